@@ -1,0 +1,553 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#     "accelerate>=1.10",
+#     "huggingface_hub>=1.0",
+#     "matplotlib>=3.9",
+#     "numpy>=2.0",
+#     "pandas>=2.2",
+#     "pyarrow>=18",
+#     "scikit-learn>=1.6",
+#     "torch>=2.9",
+#     "tqdm>=4.66",
+#     "transformers>=5.0",
+# ]
+# ///
+"""Fine-tune BERT for sequence classification, on the built-in sentiment sample or on your own labelled texts.
+
+python bert_finetune.py --smoke                                                    # seconds, no download
+python bert_finetune.py --train_file train.csv --validation_file validation.csv    # columns: text, label
+python bert_finetune.py --do_predict --test_file new.csv --model_name_or_path outputs/bert_finetune
+"""
+
+import csv
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from io import StringIO
+from itertools import chain
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pandas as pd
+import torch
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from matplotlib.figure import Figure
+from sklearn.metrics import ConfusionMatrixDisplay, accuracy_score, classification_report, f1_score
+from torch.nn.functional import pad
+from torch.utils.data import Dataset, Sampler, Subset, default_collate
+from tqdm import tqdm
+from transformers import (
+    AutoConfig,
+    BertConfig,
+    BertForSequenceClassification,
+    BertTokenizer,
+    EvalPrediction,
+    HfArgumentParser,
+    Trainer,
+    TrainingArguments,
+    logging,
+    set_seed,
+)
+
+SAMPLE_SPLITS = {
+    "train": """label	text
+positive	A wonderful film, warm and funny from start to finish.
+negative	A terrible film, dull and slow from start to finish.
+positive	The food was delicious and the staff were friendly.
+negative	The food was cold and the staff were rude.
+positive	I love this phone, the screen is beautiful.
+negative	I hate this phone, the screen is broken.
+positive	An excellent book that I will happily read again.
+negative	A boring book that I will never read again.
+positive	What a great concert, the band was brilliant!
+negative	What an awful concert, the band was horrible!
+positive	The hotel room was clean, quiet and comfortable.
+negative	The hotel room was dirty, noisy and cramped.
+positive	A charming story with superb acting.
+negative	A stupid story with terrible acting.
+positive	Best coffee in town, simply perfect.
+negative	Worst coffee in town, simply disgusting.
+positive	The service was fast and the waiter was friendly.
+negative	The service was slow and the waiter was rude.
+positive	I really enjoyed every minute of this play.
+negative	I regret every minute of this play.
+positive	A delightful album, full of beautiful songs.
+negative	A disappointing album, full of boring songs.
+positive	The teacher was patient, kind and helpful.
+negative	The teacher was impatient, unfair and useless.
+positive	This camera takes excellent pictures, I am very happy.
+negative	This camera takes awful pictures, I am very disappointed.
+positive	A brilliant plot and a perfect ending.
+negative	A dull plot and a stupid ending.
+positive	The garden is beautiful and the tour was great.
+negative	The garden is ugly and the tour was a waste of time.
+positive	Comfortable shoes, great price, I recommend them.
+negative	Painful shoes, poor quality, I regret buying them.
+positive	I love the delicious cakes in this bakery.
+negative	I hate the disgusting cakes in this bakery.
+positive	Helpful support and fast delivery, I am happy.
+negative	Useless support and late delivery, I am angry.
+positive	A superb meal in a charming little restaurant.
+negative	A horrible meal in a dirty little restaurant.
+positive	The museum was wonderful, my children enjoyed it.
+negative	The museum was boring, my children hated it.
+positive	Great game, funny dialogue and beautiful music.
+negative	Poor game, stupid dialogue and ugly music.
+positive	The doctor was kind and the clinic was clean.
+negative	The doctor was rude and the clinic was dirty.
+positive	I enjoyed the trip, the guide was brilliant.
+negative	I hated the trip, the guide was useless.
+positive	An excellent hotel, I happily recommend it.
+negative	An awful hotel, a waste of money.
+""",
+    "evaluation": """label	text
+positive	A superb concert, I enjoyed every song.
+negative	A horrible concert, I hated every song.
+positive	The waiter was kind and the meal was delicious.
+negative	The waiter was rude and the meal was disgusting.
+positive	Beautiful pictures and an excellent price.
+negative	Ugly pictures and poor quality.
+positive	I love this charming little hotel.
+negative	I hate this dirty little hotel.
+positive	The guide was helpful and very funny.
+negative	The guide was useless and very boring.
+positive	A perfect trip, wonderful and comfortable.
+negative	A terrible trip, noisy and a waste of money.
+""",
+}
+Splits = dict[str, pd.DataFrame]  # "train", "evaluation", "test": columns text, text_pair, label
+CHECKPOINT_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
+
+
+@dataclass
+class ScriptArguments:
+    """Flags of this script; every flag of `transformers.TrainingArguments` works beside them."""
+
+    smoke: bool = field(default=False, metadata={"help": "Train a tiny model from scratch: no download, seconds."})
+    model_name_or_path: str = field(default="bert-base-uncased", metadata={"help": "Hub name or folder."})
+    train_file: str | None = field(default=None, metadata={"help": "CSV, TSV, JSON lines or Parquet."})
+    validation_file: str | None = field(default=None, metadata={"help": "Rows to evaluate on."})
+    test_file: str | None = field(default=None, metadata={"help": "Rows to predict; labels may be missing."})
+    column_names: list[str] | None = field(default=None, metadata={"help": "For CSV and TSV without a header row."})
+    text_column: str = field(default="text", metadata={"help": "Column with the text."})
+    text_pair_column: str | None = field(default=None, metadata={"help": "Column with the second text of a pair."})
+    label_column: str = field(default="label", metadata={"help": "Column with the label: any string or number."})
+    max_seq_length: int = field(default=128, metadata={"help": "Longer texts are cut to so many tokens."})
+    max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first rows only."})
+    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first rows only."})
+
+
+@dataclass
+class FineTuningArguments(TrainingArguments):
+    """`TrainingArguments` with defaults for fine-tuning BERT; those that depend on the machine are set on parsing."""
+
+    output_dir: str = "outputs/bert_finetune"
+    per_device_train_batch_size: int = 32
+    per_device_eval_batch_size: int = 64
+    learning_rate: float = 5e-5
+    warmup_steps: float = 0.1
+    logging_steps: float = 0.05
+    save_strategy: str = "epoch"
+    save_total_limit: int = 1
+    metric_for_best_model: str = "accuracy"
+    train_sampling_strategy: str = "group_by_length"
+
+
+def fail(message: object) -> NoReturn:
+    """End the program with one `error:` line on stderr and exit status 2."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    raise SystemExit(2)
+
+
+def fetch(
+    name: str, flag: str = "--model_name_or_path", files: tuple = CHECKPOINT_FILES, repo_type: str = "model"
+) -> str:
+    """Return the folder of a checkpoint or data set: `name` itself, or the hub's copy, downloaded or cached."""
+    if os.path.isdir(name):
+        return name
+    try:
+        HfApi().repo_info(name, repo_type=repo_type, timeout=3)  # snapshot_download alone may hang behind a firewall
+        return snapshot_download(name, repo_type=repo_type, allow_patterns=files)
+    except ValueError as error:
+        fail(f"{flag}: {name} is neither a folder nor a hub name: {error}")
+    except HfHubHTTPError.__bases__ as error:  # OSError and the HTTPError of whichever HTTP library the hub uses
+        try:
+            return snapshot_download(name, repo_type=repo_type, allow_patterns=files, local_files_only=True)
+        except LocalEntryNotFoundError:
+            reason = str(error).strip().splitlines()[0]
+            fail(f"cannot download {name} ({reason}): try --smoke, which needs no download, or {flag} LOCAL_FOLDER")
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then move it into place: complete or not at all."""
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        fail(f"cannot write {path}: {error.strerror or error}")
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def machine_defaults() -> dict[str, bool]:
+    """Return the `TrainingArguments` that depend on the machine: bfloat16 where the hardware computes in it."""
+    accelerator = torch.accelerator.is_available()
+    bf16_cpu = not accelerator and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    bf16 = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else bf16_cpu
+    quiet = not sys.stderr.isatty()
+    return {"bf16": bf16, "use_cpu": not accelerator, "dataloader_pin_memory": accelerator, "disable_tqdm": quiet}
+
+
+def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArguments]:
+    """Parse the command line; bad usage ends in one line."""
+    parser = HfArgumentParser((ScriptArguments, FineTuningArguments), description=__doc__, allow_abbrev=False)
+    parser.error = fail
+    parser.set_defaults(**machine_defaults())
+    if "--smoke" in argv:
+        parser.set_defaults(learning_rate=3e-3, num_train_epochs=12, per_device_train_batch_size=8, bf16=False)
+        parser.set_defaults(metric_for_best_model="loss")
+    try:
+        args, training_args, unknown = parser.parse_args_into_dataclasses(argv, True, look_for_args_file=False)
+    except ValueError as error:
+        fail(error)
+    if unknown:
+        fail(f"unknown argument {unknown[0]}: --help lists the flags")
+    for name in ("max_seq_length", "max_train_samples", "max_eval_samples"):
+        if (size := getattr(args, name)) is not None and size < 1:
+            fail(f"--{name} {size}: give a number above 0")
+    return args, training_args
+
+
+def read_table(path: str, column_names: list[str] | None) -> pd.DataFrame:
+    """Read CSV, TSV (where quotes are plain characters), JSON lines or Parquet; text stays text, "None" included."""
+    suffix, lines = Path(path).suffix.lower(), {"lines": True, "dtype": False, "convert_dates": False}
+    text = {"names": column_names, "header": None if column_names else 0, "dtype": str, "keep_default_na": False}
+    tabs = {"sep": "\t", "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {}
+    try:
+        if suffix in (".csv", ".tsv"):
+            table = pd.read_csv(path, encoding="utf-8-sig", **text, **tabs)
+        elif suffix in (".json", ".jsonl"):
+            table = pd.read_json(path, **lines)
+        elif suffix == ".parquet":
+            table = pd.read_parquet(path)
+        else:
+            fail(f"{path}: unknown kind of file: give .csv, .tsv, .json, .jsonl or .parquet")
+    except (OSError, ValueError) as error:
+        fail(f"cannot read {path}: {error}")
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus fields of every row for an index
+        fail(f"{path}: the rows have more fields than the columns {list(table.columns)}")
+    return table
+
+
+def load_split(path: str, args: ScriptArguments, labelled: bool) -> pd.DataFrame:
+    """Return the columns `text`, `text_pair` (of pairs) and `label` (if there are labels), all str, in file order."""
+    table, columns = read_table(path, args.column_names), {}
+    for name in ("text", "text_pair", "label"):
+        column = getattr(args, f"{name}_column")
+        if column is None or (name == "label" and not labelled and column not in table):
+            continue
+        if column not in table:
+            fail(f"{path}: no column {column!r} among {list(table.columns)}: name it with --{name}_column")
+        columns[name] = table[column].astype(str)
+        empty = (table[column].isna() | (columns[name].str.strip() == "")).to_numpy()
+        if empty.any():
+            fail(f"{path}, row {empty.argmax() + 1}: column {column!r} is empty: fill it or leave the row out")
+    return pd.DataFrame(columns) if len(table) else fail(f"{path}: no rows")
+
+
+def load_splits(args: ScriptArguments, training_args: FineTuningArguments) -> Splits:
+    """Load `train`, `evaluation` and `test` as far as the run needs them: own files, or without any the sample.
+
+    `--do_train`, `--do_eval` and `--do_predict` choose what is needed; without them it is all that there is.
+    """
+    files = {"train": args.train_file, "evaluation": args.validation_file, "test": args.test_file}
+    steps = {"train": training_args.do_train, "evaluation": training_args.do_eval, "test": training_args.do_predict}
+    limits = {"train": args.max_train_samples, "evaluation": args.max_eval_samples, "test": None}
+    own_data, splits = any(files.values()), {}
+    for name, path in files.items():
+        needed = steps[name] if any(steps.values()) else path or name == "train" or not own_data
+        if needed and own_data and not path:
+            fail(f"no {name} file: give one, or choose the steps with --do_train, --do_eval and --do_predict")
+        if needed:
+            sample = StringIO(SAMPLE_SPLITS.get(name, SAMPLE_SPLITS["evaluation"]))
+            table = load_split(path, args, name != "test") if path else pd.read_csv(sample, sep="\t", dtype=str)
+            splits[name] = table.head(limits[name])
+    return splits
+
+
+class TextClassificationDataset(Dataset):
+    """Texts or pairs of texts as tensors of `max_seq_length` tokens, tokenized once and kept without their padding.
+
+    Item: `input_ids`, `token_type_ids`, `attention_mask`, int64 of shape (max_seq_length,), padded or cut, and, where
+    the table has labels, `labels`, int64 of shape (). `lengths`: tokens per row before padding, int64 of shape (rows,).
+    """
+
+    def __init__(self, table: pd.DataFrame, tokenizer: BertTokenizer, label2id: dict[str, int], max_seq_length: int):
+        self.padding = {"input_ids": tokenizer.pad_token_id, "token_type_ids": 0, "attention_mask": 0}
+        self.encoded = {name: [] for name in self.padding}  # int32 arrays: a fraction of padded int64 tensors
+        for start in tqdm(range(0, len(table), 1000), desc="Tokenizing", disable=None, leave=False):
+            rows = table.iloc[start : start + 1000]
+            pairs = rows["text_pair"].tolist() if "text_pair" in rows else None
+            encoded = tokenizer(rows["text"].tolist(), pairs, truncation=True, max_length=max_seq_length)
+            for name, arrays in self.encoded.items():
+                arrays += [np.array(row, np.int32) for row in encoded[name]]
+        self.lengths = np.array([len(row) for row in self.encoded["input_ids"]])
+        self.labels = torch.tensor(table["label"].map(label2id).to_numpy(np.int64)) if "label" in table else None
+        self.max_seq_length = max_seq_length
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        item, missing = {}, self.max_seq_length - int(self.lengths[index])
+        for name, arrays in self.encoded.items():
+            item[name] = pad(torch.from_numpy(arrays[index]).long(), (0, missing), value=self.padding[name])
+        return item if self.labels is None else {**item, "labels": self.labels[index]}
+
+
+def cut_padding(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Collate a batch and cut it to its longest real sequence: the same loss for a fraction of the work."""
+    batch = default_collate(items)  # (batch, max_seq_length)
+    longest = int(batch["attention_mask"].sum(dim=1).max())
+    return {name: tensor[:, :longest] if tensor.dim() == 2 else tensor for name, tensor in batch.items()}
+
+
+class LengthGroupedSampler(Sampler[int]):
+    """Random order in which the rows of a batch have similar lengths; it depends on seed and epoch alone.
+
+    Every 50 batches' worth of shuffled rows is sorted by length and cut into batches, then the batches are shuffled.
+    """
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int):
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        order = random.permutation(len(self.lengths))
+        pool = np.arange(len(order)) // (50 * self.batch_size)
+        order = order[np.lexsort((self.lengths[order], pool))]
+        *full, last = np.split(order, range(self.batch_size, len(order), self.batch_size))
+        random.shuffle(full)
+        return iter(np.concatenate([*full, last]).tolist())
+
+
+def set_classes(config: BertConfig, splits: Splits, args: ScriptArguments) -> None:
+    """Give the model the classes of the training labels; without training rows it keeps those that it knows."""
+    if "train" in splits:
+        counts = splits["train"]["label"].value_counts()
+        if len(counts) < 2:
+            fail(f"{args.train_file}: every row has the label {counts.index[0]!r}: at least two classes are needed")
+        if counts.max() > 2 * counts.min():
+            print("Classes are skewed:", ", ".join(f"{name} {count:,}" for name, count in counts.items()))
+        if set(config.label2id) != set(counts.index):
+            config.id2label = dict(enumerate(sorted(counts.index)))
+            config.label2id = {name: i for i, name in config.id2label.items()}
+    for split, path in (("evaluation", args.validation_file), ("test", args.test_file)):
+        if split in splits and (unknown := set(splits[split].get("label", [])) - set(config.label2id)):
+            fail(f"{path}: labels {sorted(unknown)} that the model does not learn: it knows {list(config.label2id)}")
+
+
+def tiny(splits: Splits, args: ScriptArguments) -> tuple[BertTokenizer, BertForSequenceClassification]:
+    """Build a tokenizer from the training texts and a BERT of 2 layers with random weights: seconds, no download."""
+    if "train" not in splits:
+        fail("--smoke builds a model to train: leave it out to evaluate or predict with a saved one")
+    texts = splits["train"].drop(columns="label").to_numpy().ravel()
+    blank = BertTokenizer()  # training a WordPiece vocabulary would give another one in every run
+    split, normalize = blank.backend_tokenizer.pre_tokenizer, blank.backend_tokenizer.normalizer.normalize_str
+    words = Counter(word for text in texts for word, _ in split.pre_tokenize_str(normalize(text)))
+    letters = sorted(set("".join(words)))
+    tokens = chain(letters, (f"##{letter}" for letter in letters), (word for word, _ in words.most_common(5000)))
+    vocabulary = blank.get_vocab()
+    for token in tokens:
+        vocabulary.setdefault(token, len(vocabulary))
+    tokenizer = BertTokenizer(vocab=vocabulary)
+    size = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
+    config = BertConfig(**size, vocab_size=len(tokenizer), max_position_embeddings=args.max_seq_length)
+    set_classes(config, splits, args)
+    return tokenizer, BertForSequenceClassification(config)
+
+
+def pretrained(splits: Splits, args: ScriptArguments) -> tuple[BertTokenizer, BertForSequenceClassification]:
+    """Load tokenizer and model, with a new classification head where the checkpoint has none for these classes."""
+    name, folder = args.model_name_or_path, fetch(args.model_name_or_path)
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        if config.model_type != "bert":
+            fail(f"{name} is a {config.model_type} model: this script fine-tunes BERT checkpoints")
+        trained = "BertForSequenceClassification" in (config.architectures or [])
+        if not trained and "train" not in splits:
+            fail(f"{name} has no trained classification head: fine-tune it first, with --do_train")
+        set_classes(config, splits, args)
+        tokenizer = BertTokenizer.from_pretrained(folder)
+        model = BertForSequenceClassification.from_pretrained(
+            folder, config=config, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True
+        )
+    except (OSError, ValueError) as error:
+        fail(f"cannot load {name}: {error}")
+    if not config.vocab_size / 2 < len(tokenizer) <= config.vocab_size:  # a missing vocabulary loads as 5 tokens
+        fail(f"{name}: the tokenizer knows {len(tokenizer)} tokens, the model {config.vocab_size}: is a file missing?")
+    if args.max_seq_length > config.max_position_embeddings:
+        fail(f"--max_seq_length {args.max_seq_length}: {name} reads at most {config.max_position_embeddings} tokens")
+    return tokenizer, model
+
+
+class LengthGroupedTrainer(Trainer):
+    """`Trainer` that groups by the rows' real lengths in training and keeps the given order in evaluation."""
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        return LengthGroupedSampler(self.train_dataset.lengths, self.args.train_batch_size, self.args.seed)
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> None:
+        return None
+
+
+def longest_first(dataset: TextClassificationDataset) -> Subset:
+    """Return the dataset sorted by length, so that its batches need little padding; `indices` holds the order."""
+    return Subset(dataset, np.argsort(-dataset.lengths, kind="stable").tolist())
+
+
+def accuracy_and_f1(predictions: EvalPrediction) -> dict[str, float]:
+    """Accuracy and macro F1 of logits (rows, classes) and labels (rows,)."""
+    labels, predicted = predictions.label_ids, predictions.predictions.argmax(-1)
+    return {"accuracy": accuracy_score(labels, predicted), "f1_macro": f1_score(labels, predicted, average="macro")}
+
+
+def build_trainer(model, tokenizer, datasets, training_args: FineTuningArguments) -> Trainer:
+    """Return the trainer; with evaluation rows it evaluates at every checkpoint and keeps the best."""
+    if "train" in datasets and "evaluation" in datasets:
+        training_args.eval_strategy, training_args.eval_steps = training_args.save_strategy, training_args.save_steps
+        training_args.load_best_model_at_end = training_args.save_strategy != "no"
+    evaluation = longest_first(datasets["evaluation"]) if "evaluation" in datasets else None
+    return LengthGroupedTrainer(
+        model, training_args, cut_padding, datasets.get("train"), evaluation, tokenizer, compute_metrics=accuracy_and_f1
+    )
+
+
+def checkpoints(output_dir: str | Path) -> list[Path]:
+    """Return the complete checkpoints in a folder, oldest first: `trainer_state.json` is the last file written."""
+    states = Path(output_dir).glob("checkpoint-*/trainer_state.json")
+    return sorted((state.parent for state in states), key=lambda folder: int(folder.name.split("-")[1]))
+
+
+def train_and_save(trainer: Trainer) -> dict[str, float]:
+    """Train, from a checkpoint if one is asked for, save model and tokenizer in the output folder; return metrics."""
+    resume, output_dir = trainer.args.resume_from_checkpoint, trainer.args.output_dir
+    if resume == "last":
+        resume = next(reversed(checkpoints(output_dir)), None)
+    metrics = trainer.train(resume_from_checkpoint=resume and str(resume)).metrics
+    with tempfile.TemporaryDirectory(dir=output_dir) as folder:
+        trainer.save_model(folder)
+        Path(folder, "training_args.bin").unlink()  # a pickle, which a saved model does not need
+        for file in Path(folder).iterdir():
+            os.replace(file, Path(output_dir, file.name))
+    return metrics
+
+
+def draw_training_curve(log_history: list[dict[str, float]], path: Path) -> None:
+    """Draw the losses and the accuracy that the trainer logged over the epochs."""
+    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
+    for key in ("loss", "eval_loss", "eval_accuracy"):
+        points = [(entry["epoch"], entry[key]) for entry in log_history if key in entry]
+        axes.plot([epoch for epoch, _ in points], [value for _, value in points], marker=".", label=key)
+    axes.set(xlabel="epoch", ylim=(0, None))
+    axes.legend()
+    write_atomically(path, lambda file: axes.figure.savefig(file, dpi=120))
+
+
+def predict(trainer: Trainer, dataset: TextClassificationDataset, prefix: str) -> tuple[np.ndarray, dict[str, float]]:
+    """Return the probabilities, float64 of shape (rows, classes), in the order of the rows, and the metrics."""
+    batches = longest_first(dataset)
+    output = trainer.predict(batches, metric_key_prefix=prefix)
+    probabilities = np.empty(output.predictions.shape)
+    probabilities[batches.indices] = torch.from_numpy(output.predictions).double().softmax(-1)
+    return probabilities, output.metrics
+
+
+def evaluate(trainer: Trainer, dataset: TextClassificationDataset, texts: pd.Series) -> dict[str, float]:
+    """Print a table per class and a few predictions, draw the confusion matrix; return the metrics."""
+    probabilities, metrics = predict(trainer, dataset, "eval")
+    labels, predicted = dataset.labels.numpy(), probabilities.argmax(-1)
+    names = list(trainer.model.config.id2label.values())
+    print(classification_report(labels, predicted, labels=range(len(names)), target_names=names, zero_division=0))
+    for text, row in zip(texts.head(12), probabilities, strict=False):
+        print(f"  {names[row.argmax()]} {row.max():.3f}  {text[:90]}")
+    axes = Figure(figsize=(2 + 0.7 * len(names), 2 + 0.7 * len(names)), layout="constrained").subplots()
+    numbered = {"labels": range(len(names)), "display_labels": names}
+    ConfusionMatrixDisplay.from_predictions(labels, predicted, **numbered, cmap="Blues", colorbar=False, ax=axes)
+    path = Path(trainer.args.output_dir, "confusion_matrix.png")
+    write_atomically(path, lambda path: axes.figure.savefig(path, dpi=120))
+    return metrics
+
+
+def write_predictions(trainer: Trainer, dataset: TextClassificationDataset, table: pd.DataFrame) -> dict[str, float]:
+    """Write `predictions.tsv`, a row per row of the table: text, label and its probability; return the metrics."""
+    probabilities, metrics = predict(trainer, dataset, "test")
+    labels = [trainer.model.config.id2label[i] for i in probabilities.argmax(-1)]
+    table = table.filter(["text", "text_pair"]).replace(r"[\t\r\n]", " ", regex=True)
+    table = table.assign(label=labels, probability=probabilities.max(-1).round(6))
+    path = Path(trainer.args.output_dir, "predictions.tsv")
+    write_atomically(path, lambda path: table.to_csv(path, sep="\t", index=False, quoting=csv.QUOTE_NONE))
+    return metrics
+
+
+def report(metrics: dict[str, float], output_dir: Path, trained: bool) -> None:
+    """Print and write the metrics, name every file and the next command; a finished run needs no checkpoints."""
+    results = output_dir / "all_results.json"
+    if results.exists() and not trained:
+        metrics = {**json.loads(results.read_text()), **metrics}
+    write_atomically(results, lambda path: path.write_text(json.dumps(metrics, indent=2, sort_keys=True)))
+    for folder in checkpoints(output_dir):
+        shutil.rmtree(folder)
+    print(*(f"{name:>28} = {metrics[name]:.4g}" for name in sorted(metrics)), sep="\n")
+    print("Files:", *sorted(path for path in output_dir.iterdir() if path.is_file()), sep="\n  ")
+    print(f"Next:\n  python {sys.argv[0]} --do_predict --test_file FILE --model_name_or_path {output_dir}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Fine-tune, evaluate and predict as the command line says."""
+    args, training_args = parse_arguments(sys.argv[1:] if argv is None else argv)
+    if training_args.disable_tqdm:
+        logging.disable_progress_bar()
+    set_seed(training_args.seed)
+    splits = load_splits(args, training_args)
+    tokenizer, model = tiny(splits, args) if args.smoke else pretrained(splits, args)
+    datasets = {
+        name: TextClassificationDataset(table, tokenizer, model.config.label2id, args.max_seq_length)
+        for name, table in splits.items()
+    }
+    trainer, output_dir = build_trainer(model, tokenizer, datasets, training_args), Path(training_args.output_dir)
+    print(
+        f"{model.num_parameters():,} parameters on {training_args.device} in", "bf16" if training_args.bf16 else "fp32"
+    )
+    metrics = {}
+    if "train" in splits:
+        metrics |= train_and_save(trainer)
+        draw_training_curve(trainer.state.log_history, output_dir / "training_curve.png")
+    if "evaluation" in splits:
+        metrics |= evaluate(trainer, datasets["evaluation"], splits["evaluation"]["text"])
+    if "test" in splits:
+        metrics |= write_predictions(trainer, datasets["test"], splits["test"])
+    report(metrics, output_dir, trained="train" in splits)
+
+
+if __name__ == "__main__":
+    main()

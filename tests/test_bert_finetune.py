@@ -1,0 +1,282 @@
+"""bert_finetune.py: what a user sees of it, and its batches and metrics against independent computations."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import load_script
+from safetensors.torch import load_file
+from sklearn.metrics import f1_score
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizer, pipeline
+
+bert = load_script("bert_finetune")
+TINY = ["--smoke", "--num_train_epochs", "1", "--save_strategy", "no", "--disable_tqdm", "true"]
+
+
+def write(path, text, encoding="utf-8"):
+    path.write_bytes(text.encode(encoding))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Output folder of a smoke run in this process."""
+    folder = tmp_path_factory.mktemp("trained")
+    bert.main(["--smoke", "--output_dir", str(folder)])
+    return folder
+
+
+def test_smoke_alone_in_an_empty_folder(run_alone, tmp_path):
+    done = run_alone("bert_finetune", "--smoke")
+    assert done.returncode == 0, done.stderr
+    output = tmp_path / "alone" / "outputs" / "bert_finetune"
+    expected = {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"}
+    expected |= {"all_results.json", "confusion_matrix.png", "training_curve.png", "predictions.tsv"}
+    assert {path.name for path in output.iterdir()} == expected
+    assert json.loads((output / "all_results.json").read_text())["eval_accuracy"] == 1
+    assert "--do_predict --test_file" in done.stdout
+
+
+def test_saved_model_classifies_every_sample_in_a_pipeline(trained):
+    classify = pipeline("text-classification", model=str(trained), device="cpu")
+    for name in ("train", "evaluation"):
+        rows = [row.split("\t") for row in bert.SAMPLE_SPLITS[name].strip().split("\n")[1:]]
+        assert len(rows) >= {"train": 40, "evaluation": 12}[name]
+        assert [answer["label"] for answer in classify([text for _, text in rows])] == [label for label, _ in rows]
+
+
+def test_no_network_ends_in_one_line(run_alone):
+    done = run_alone("bert_finetune", timeout=20)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("error: cannot download bert-base-uncased")
+    assert "--smoke" in done.stderr and "--model_name_or_path" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_predictions_of_a_saved_model_stand_in_file_order(trained, tmp_path):
+    texts = [
+        "I love it, wonderful and delicious and friendly staff.",
+        "awful",
+        "A dull and boring and stupid film.",
+    ] * 3
+    test_file = write(tmp_path / "test.csv", "text\n" + "".join(f'"{text}"\n' for text in texts))
+    bert.main(
+        ["--do_predict", "--test_file", test_file, "--model_name_or_path", str(trained), "--output_dir", str(tmp_path)]
+    )
+    predicted = pd.read_csv(tmp_path / "predictions.tsv", sep="\t")
+    assert predicted["text"].tolist() == texts
+    assert predicted["label"].tolist() == ["positive", "negative", "negative"] * 3
+    model, tokenizer = BertForSequenceClassification.from_pretrained(trained), BertTokenizer.from_pretrained(trained)
+    for text, probability in zip(predicted["text"], predicted["probability"], strict=True):
+        with torch.no_grad():
+            logits = model.eval()(**tokenizer(text, return_tensors="pt")).logits
+        assert probability == pytest.approx(logits.softmax(-1).max().item(), abs=0.01)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def table_and_tokenizer():
+    texts = ["good", "a very good film with a long text of many words", "bad bad film", "no"]
+    table = pd.DataFrame({"text": texts, "label": ["b", "a", "a", "b"]})
+    return table, BertTokenizer().train_new_from_iterator(texts, vocab_size=200, show_progress=False)
+
+
+def test_dataset_yields_padded_and_cut_tensors():
+    table, tokenizer = table_and_tokenizer()
+    dataset = bert.TextClassificationDataset(table, tokenizer, {"a": 0, "b": 1}, max_seq_length=8)
+    for i, text in enumerate(table["text"]):
+        expected = tokenizer(text, padding="max_length", truncation=True, max_length=8, return_tensors="pt")
+        item = dataset[i]
+        for name in expected:
+            assert item[name].dtype == torch.int64 and item[name].shape == (8,)
+            assert torch.equal(item[name], expected[name][0])
+        assert item["labels"] == {"a": 0, "b": 1}[table["label"][i]]
+
+
+def test_cut_batch_has_the_loss_and_logits_of_the_uncut_batch():
+    table, tokenizer = table_and_tokenizer()
+    dataset = bert.TextClassificationDataset(table, tokenizer, {"a": 0, "b": 1}, max_seq_length=128)
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    model = BertForSequenceClassification(BertConfig(vocab_size=len(tokenizer), **size, initializer_range=0.5)).eval()
+    uncut = torch.utils.data.default_collate([dataset[i] for i in range(4)])
+    cut = bert.cut_padding([dataset[i] for i in range(4)])
+    assert cut["input_ids"].shape[1] == max(dataset.lengths) < uncut["input_ids"].shape[1] == 128
+    with torch.no_grad():
+        full, short = model(**uncut), model(**cut)
+    torch.testing.assert_close(short.logits, full.logits, atol=1e-5, rtol=0)
+    torch.testing.assert_close(short.loss, full.loss, atol=1e-5, rtol=0)
+
+
+def test_sampler_groups_by_length_and_depends_on_seed_and_epoch_alone():
+    lengths = np.random.default_rng(0).integers(5, 100, 1003)
+    sampler = bert.LengthGroupedSampler(lengths, batch_size=8, seed=1)
+    first = list(sampler)
+    assert sorted(first) == list(range(1003))
+    assert first == list(sampler)
+    sampler.set_epoch(1)
+    assert first != list(sampler)
+    spread = [np.ptp(lengths[first[i : i + 8]]) for i in range(0, 1000, 8)]
+    assert np.median(spread) < 10
+    assert np.corrcoef(np.arange(125), [lengths[first[i]] for i in range(0, 1000, 8)])[0, 1] < 0.5
+
+
+def test_metrics_are_scikit_learns(trained, capsys):
+    results = json.loads((trained / "all_results.json").read_text())
+    assert results["eval_accuracy"] == results["eval_f1_macro"] == 1
+    logits, labels = np.array([[2.0, 1], [0, 1], [3, 1]]), np.array([0, 1, 1])
+    metrics = bert.accuracy_and_f1(type("P", (), {"predictions": logits, "label_ids": labels}))
+    assert metrics["accuracy"] == pytest.approx(2 / 3)
+    assert metrics["f1_macro"] == pytest.approx(f1_score(labels, [0, 1, 0], average="macro"))
+
+
+ROWS = [("great film", "good"), ("awful film", "bad"), ('a "quoted, film', "good"), ("None of it", "bad")]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet", "headerless.tsv", "bom.csv", "crlf.tsv"])
+def test_file_formats(kind, tmp_path):
+    table = pd.DataFrame(ROWS, columns=["text", "label"])
+    path = tmp_path / f"train.{kind}"
+    names = None
+    if kind == "jsonl":
+        table.to_json(path, orient="records", lines=True)
+    elif kind == "parquet":
+        table.to_parquet(path)
+    elif kind.endswith("csv"):
+        table.to_csv(path, index=False, encoding="utf-8-sig" if "bom" in kind else "utf-8")
+    else:
+        names = ["text", "label"] if "headerless" in kind else None
+        lines = [] if names else ["text\tlabel"]
+        newline = "\r\n" if "crlf" in kind else "\n"
+        write(path, newline.join(lines + ["\t".join(row) for row in ROWS]))
+    args = bert.ScriptArguments(column_names=names)
+    assert list(bert.load_split(str(path), args, labelled=True).itertuples(index=False, name=None)) == ROWS
+
+
+def test_own_file_with_pairs_string_labels_and_three_classes(tmp_path):
+    rows = [("one cat", "a cat", "same"), ("one dog", "two cats", "other"), ("a hat", "the sea", "None")] * 4
+    pd.DataFrame(rows, columns=["first", "second", "verdict"]).to_csv(tmp_path / "pairs.csv", index=False)
+    files = ["--train_file", str(tmp_path / "pairs.csv"), "--validation_file", str(tmp_path / "pairs.csv")]
+    columns = ["--text_column", "first", "--text_pair_column", "second", "--label_column", "verdict"]
+    bert.main([*TINY, *files, *columns, "--max_seq_length", "16", "--output_dir", str(tmp_path / "out")])
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["id2label"] == {"0": "None", "1": "other", "2": "same"}
+    assert "eval_accuracy" in json.loads((tmp_path / "out" / "all_results.json").read_text())
+
+
+def test_same_command_same_weights(tmp_path):
+    for name in ("a", "b"):
+        bert.main([*TINY, "--output_dir", str(tmp_path / name)])
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("a", "b"))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path):
+    steps = ["--smoke", "--num_train_epochs", "3", "--save_strategy", "steps", "--save_steps", "4", "--output_dir"]
+    bert.main([*steps, str(tmp_path / "whole")])
+
+    class Interrupted(bert.LengthGroupedTrainer):
+        def _maybe_log_save_evaluate(self, *args, **kwargs):
+            super()._maybe_log_save_evaluate(*args, **kwargs)
+            if self.state.global_step == 14:
+                raise KeyboardInterrupt
+
+    whole, bert.LengthGroupedTrainer = bert.LengthGroupedTrainer, Interrupted
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            bert.main([*steps, str(tmp_path / "cut")])
+    finally:
+        bert.LengthGroupedTrainer = whole
+    assert (tmp_path / "cut" / "checkpoint-12").is_dir()
+    (tmp_path / "cut" / "checkpoint-99").mkdir()
+    bert.main([*steps, str(tmp_path / "cut"), "--resume_from_checkpoint", "last"])
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+GOOD = "text,label\ngood film,1\nbad film,0\n"
+BAD_FILES = {
+    "missing.csv": (None, "No such file"),
+    "empty.csv": ("", "No columns"),
+    "header.csv": ("text,label\n", "no rows"),
+    "column.csv": ("sentence,label\na,1\n", "no column 'text' among ['sentence', 'label']: name it with --text_column"),
+    "ragged.csv": ("text,label\na,1\nb,0,7,8\n", "line 3"),
+    "surplus.csv": ("text,label\na,1,2\nb,0,7\n", "more fields than the columns"),
+    "blank.csv": ("text,label\na,1\n  ,0\n", "row 2: column 'text' is empty"),
+    "label.csv": ("text,label\na,1\nb,\n", "row 2: column 'label' is empty"),
+    "single.csv": ("text,label\na,1\nb,1\n", "at least two classes"),
+    "data.xlsx": ("text", "unknown kind of file"),
+    "broken.jsonl": ('{"text": "a", "label": 1}\n{"text"', "cannot read"),
+    "fake.parquet": ("text,label", "cannot read"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_files_end_in_one_line(name, tmp_path, capsys):
+    text, message = BAD_FILES[name]
+    if text is not None:
+        write(tmp_path / name, text)
+    with pytest.raises(SystemExit) as stop:
+        bert.main(["--smoke", "--train_file", str(tmp_path / name), "--output_dir", str(tmp_path / "out")])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert message in error and name in error
+    assert not (tmp_path / "out").exists()
+
+
+BAD_USAGE = {
+    "unknown flag": (["--smoke", "--nonsense", "1"], "--nonsense"),
+    "bad number": (["--smoke", "--num_train_epochs", "many"], "num_train_epochs"),
+    "zero length": (["--smoke", "--max_seq_length", "0"], "--max_seq_length 0"),
+    "validation alone": (["--smoke", "--validation_file", "{good}"], "no train file"),
+    "smoke without training": (["--smoke", "--do_predict"], "leave it out"),
+    "unseen label": (["--smoke", "--train_file", "{good}", "--validation_file", "{unseen}"], "labels ['7'] that"),
+    "folder without a model": (["--model_name_or_path", "{folder}", "--train_file", "{good}"], "cannot load"),
+    "not a hub name": (["--model_name_or_path", "a/b/c"], "neither a folder nor a hub name"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_USAGE)
+def test_bad_usage_ends_in_one_line(case, tmp_path, capsys):
+    arguments, message = BAD_USAGE[case]
+    paths = {
+        "good": write(tmp_path / "good.csv", GOOD),
+        "unseen": write(tmp_path / "unseen.csv", "text,label\nodd film,7\n"),
+        "folder": str(tmp_path),
+    }
+    with pytest.raises(SystemExit) as stop:
+        bert.main([*(argument.format(**paths) for argument in arguments), "--output_dir", str(tmp_path / "out")])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
+
+
+def test_models_that_do_not_fit_are_refused(trained, tmp_path, capsys):
+    config = json.loads((trained / "config.json").read_text())
+    cases = {"wrong architecture": {"model_type": "gpt2"}, "no head": {"architectures": ["BertModel"]}}
+    cases["vocabulary"] = {"vocab_size": config["vocab_size"] * 3}
+    expected = {"wrong architecture": "is a gpt2 model", "no head": "no trained classification head"}
+    for name, change in cases.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        for file in trained.glob("*.json"):
+            (folder / file.name).write_bytes(file.read_bytes())
+        (folder / "config.json").write_text(json.dumps({**config, **change}))
+        if name != "wrong architecture":
+            BertForSequenceClassification(BertConfig(**{**config, **change})).save_pretrained(tmp_path / "weights")
+            (folder / "model.safetensors").write_bytes((tmp_path / "weights" / "model.safetensors").read_bytes())
+        good = write(tmp_path / "good.csv", GOOD.replace("1", "positive").replace("0", "negative"))
+        with pytest.raises(SystemExit):
+            bert.main(["--do_predict", "--test_file", good, "--model_name_or_path", str(folder)])
+        assert expected.get(name, "is a file missing?") in capsys.readouterr().err
+
+
+@pytest.mark.real_data
+@pytest.mark.real_model
+def test_sst2_from_minilm_learns(real_data, real_model, tmp_path):
+    files = ["--train_file", f"{real_data}/sst2/train.tsv", "--validation_file", f"{real_data}/sst2/validation.tsv"]
+    one_epoch = ["--column_names", "text", "label", "--num_train_epochs", "1"]
+    bert.main([*files, *one_epoch, "--model_name_or_path", str(real_model), "--output_dir", str(tmp_path)])
+    assert json.loads((tmp_path / "all_results.json").read_text())["eval_accuracy"] >= 0.85
