@@ -5,8 +5,7 @@
 #     "huggingface_hub>=1.0",
 #     "matplotlib>=3.9",
 #     "numpy>=2.0",
-#     "pandas>=2.2",
-#     "pyarrow>=18",
+#     "pandas[parquet]>=2.2",
 #     "scikit-learn>=1.6",
 #     "torch>=2.9",
 #     "tqdm>=4.66",
@@ -27,10 +26,9 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import StringIO
-from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
@@ -49,13 +47,13 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertTokenizer,
-    EvalPrediction,
     HfArgumentParser,
     Trainer,
     TrainingArguments,
     logging,
     set_seed,
 )
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 SAMPLE_SPLITS = {
     "train": """label	text
@@ -167,21 +165,17 @@ def fail(message: object) -> NoReturn:
     raise SystemExit(2)
 
 
-def fetch(
-    name: str, flag: str = "--model_name_or_path", files: tuple = CHECKPOINT_FILES, repo_type: str = "model"
-) -> str:
+def fetch(name: str, flag: str = "--model_name_or_path", files: tuple = CHECKPOINT_FILES, kind: str = "model") -> str:
     """Return the folder of a checkpoint or data set: `name` itself, or the hub's copy, downloaded or cached."""
     if os.path.isdir(name):
         return name
     try:
-        HfApi().repo_info(name, repo_type=repo_type, timeout=3)  # snapshot_download alone may hang behind a firewall
-        return snapshot_download(name, repo_type=repo_type, allow_patterns=files)
-    except ValueError as error:
-        fail(f"{flag}: {name} is neither a folder nor a hub name: {error}")
-    except HfHubHTTPError.__bases__ as error:  # OSError and the HTTPError of whichever HTTP library the hub uses
+        HfApi().repo_info(name, repo_type=kind, timeout=3)  # snapshot_download alone may hang behind a firewall
+        return snapshot_download(name, repo_type=kind, allow_patterns=files)
+    except (ValueError, *HfHubHTTPError.__bases__) as error:  # OSError and the HTTPError of the hub's HTTP library
         try:
-            return snapshot_download(name, repo_type=repo_type, allow_patterns=files, local_files_only=True)
-        except LocalEntryNotFoundError:
+            return snapshot_download(name, repo_type=kind, allow_patterns=files, local_files_only=True)
+        except (ValueError, LocalEntryNotFoundError):
             reason = str(error).strip().splitlines()[0]
             fail(f"cannot download {name} ({reason}): try --smoke, which needs no download, or {flag} LOCAL_FOLDER")
 
@@ -203,10 +197,10 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
 def machine_defaults() -> dict[str, bool]:
     """Return the `TrainingArguments` that depend on the machine: bfloat16 where the hardware computes in it."""
     accelerator = torch.accelerator.is_available()
-    bf16_cpu = not accelerator and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    bf16_cpu = not accelerator and torch.cpu.get_capabilities().get("avx512_bf16", False)
     bf16 = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else bf16_cpu
-    quiet = not sys.stderr.isatty()
-    return {"bf16": bf16, "use_cpu": not accelerator, "dataloader_pin_memory": accelerator, "disable_tqdm": quiet}
+    machine = {"bf16": bf16, "use_cpu": not accelerator, "dataloader_pin_memory": accelerator}
+    return {**machine, "disable_tqdm": not sys.stderr.isatty()}
 
 
 def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArguments]:
@@ -218,11 +212,9 @@ def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArgumen
         parser.set_defaults(learning_rate=3e-3, num_train_epochs=12, per_device_train_batch_size=8, bf16=False)
         parser.set_defaults(metric_for_best_model="loss")
     try:
-        args, training_args, unknown = parser.parse_args_into_dataclasses(argv, True, look_for_args_file=False)
+        args, training_args = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
     except ValueError as error:
-        fail(error)
-    if unknown:
-        fail(f"unknown argument {unknown[0]}: --help lists the flags")
+        fail(f"{error}: --help lists the flags")
     for name in ("max_seq_length", "max_train_samples", "max_eval_samples"):
         if (size := getattr(args, name)) is not None and size < 1:
             fail(f"--{name} {size}: give a number above 0")
@@ -259,9 +251,8 @@ def load_split(path: str, args: ScriptArguments, labelled: bool) -> pd.DataFrame
             continue
         if column not in table:
             fail(f"{path}: no column {column!r} among {list(table.columns)}: name it with --{name}_column")
-        columns[name] = table[column].astype(str)
-        empty = (table[column].isna() | (columns[name].str.strip() == "")).to_numpy()
-        if empty.any():
+        columns[name] = table[column].astype("string").fillna("")
+        if (empty := columns[name].str.strip().eq("").to_numpy()).any():
             fail(f"{path}, row {empty.argmax() + 1}: column {column!r} is empty: fill it or leave the row out")
     return pd.DataFrame(columns) if len(table) else fail(f"{path}: no rows")
 
@@ -323,29 +314,15 @@ def cut_padding(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]
     return {name: tensor[:, :longest] if tensor.dim() == 2 else tensor for name, tensor in batch.items()}
 
 
-class LengthGroupedSampler(Sampler[int]):
-    """Random order in which the rows of a batch have similar lengths; it depends on seed and epoch alone.
+class EpochSeededSampler(LengthGroupedSampler):
+    """Random order with rows of similar length in a batch; seed and epoch decide it, so that a resumed run repeats it."""
 
-    Every 50 batches' worth of shuffled rows is sorted by length and cut into batches, then the batches are shuffled.
-    """
-
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int):
-        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+    def __init__(self, batch_size: int, lengths: list[int], seed: int):
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self.seed = seed
 
     def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        random = np.random.default_rng([self.seed, self.epoch])
-        order = random.permutation(len(self.lengths))
-        pool = np.arange(len(order)) // (50 * self.batch_size)
-        order = order[np.lexsort((self.lengths[order], pool))]
-        *full, last = np.split(order, range(self.batch_size, len(order), self.batch_size))
-        random.shuffle(full)
-        return iter(np.concatenate([*full, last]).tolist())
+        self.generator.manual_seed(self.seed * 1000 + epoch)
 
 
 def set_classes(config: BertConfig, splits: Splits, args: ScriptArguments) -> None:
@@ -369,15 +346,11 @@ def tiny(splits: Splits, args: ScriptArguments) -> tuple[BertTokenizer, BertForS
     if "train" not in splits:
         fail("--smoke builds a model to train: leave it out to evaluate or predict with a saved one")
     texts = splits["train"].drop(columns="label").to_numpy().ravel()
-    blank = BertTokenizer()  # training a WordPiece vocabulary would give another one in every run
+    blank = BertTokenizer()  # not trained: WordPiece training gives another vocabulary in every run
     split, normalize = blank.backend_tokenizer.pre_tokenizer, blank.backend_tokenizer.normalizer.normalize_str
     words = Counter(word for text in texts for word, _ in split.pre_tokenize_str(normalize(text)))
-    letters = sorted(set("".join(words)))
-    tokens = chain(letters, (f"##{letter}" for letter in letters), (word for word, _ in words.most_common(5000)))
-    vocabulary = blank.get_vocab()
-    for token in tokens:
-        vocabulary.setdefault(token, len(vocabulary))
-    tokenizer = BertTokenizer(vocab=vocabulary)
+    vocabulary = {word: i for i, (word, _) in enumerate(words.most_common(5000), start=len(blank))}
+    tokenizer = BertTokenizer(vocab=blank.get_vocab() | vocabulary)
     size = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
     config = BertConfig(**size, vocab_size=len(tokenizer), max_position_embeddings=args.max_seq_length)
     set_classes(config, splits, args)
@@ -414,7 +387,8 @@ class LengthGroupedTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
-        return LengthGroupedSampler(self.train_dataset.lengths, self.args.train_batch_size, self.args.seed)
+        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return EpochSeededSampler(batch_size, lengths=self.train_dataset.lengths.tolist(), seed=self.args.seed)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> None:
         return None
@@ -425,8 +399,8 @@ def longest_first(dataset: TextClassificationDataset) -> Subset:
     return Subset(dataset, np.argsort(-dataset.lengths, kind="stable").tolist())
 
 
-def accuracy_and_f1(predictions: EvalPrediction) -> dict[str, float]:
-    """Accuracy and macro F1 of logits (rows, classes) and labels (rows,)."""
+def accuracy_and_f1(predictions) -> dict[str, float]:
+    """Accuracy and macro F1 of `transformers.EvalPrediction`: logits (rows, classes) and labels (rows,)."""
     labels, predicted = predictions.label_ids, predictions.predictions.argmax(-1)
     return {"accuracy": accuracy_score(labels, predicted), "f1_macro": f1_score(labels, predicted, average="macro")}
 
@@ -465,9 +439,9 @@ def train_and_save(trainer: Trainer) -> dict[str, float]:
 def draw_training_curve(log_history: list[dict[str, float]], path: Path) -> None:
     """Draw the losses and the accuracy that the trainer logged over the epochs."""
     axes = Figure(figsize=(6, 4), layout="constrained").subplots()
-    for key in ("loss", "eval_loss", "eval_accuracy"):
-        points = [(entry["epoch"], entry[key]) for entry in log_history if key in entry]
-        axes.plot([epoch for epoch, _ in points], [value for _, value in points], marker=".", label=key)
+    curves = pd.DataFrame(log_history).groupby("epoch").first().filter(["loss", "eval_loss", "eval_accuracy"])
+    for name in curves:
+        axes.plot(curves[name].dropna(), marker=".", label=name)
     axes.set(xlabel="epoch", ylim=(0, None))
     axes.legend()
     write_atomically(path, lambda file: axes.figure.savefig(file, dpi=120))
@@ -491,8 +465,8 @@ def evaluate(trainer: Trainer, dataset: TextClassificationDataset, texts: pd.Ser
     for text, row in zip(texts.head(12), probabilities, strict=False):
         print(f"  {names[row.argmax()]} {row.max():.3f}  {text[:90]}")
     axes = Figure(figsize=(2 + 0.7 * len(names), 2 + 0.7 * len(names)), layout="constrained").subplots()
-    numbered = {"labels": range(len(names)), "display_labels": names}
-    ConfusionMatrixDisplay.from_predictions(labels, predicted, **numbered, cmap="Blues", colorbar=False, ax=axes)
+    names = {"labels": range(len(names)), "display_labels": names}
+    ConfusionMatrixDisplay.from_predictions(labels, predicted, **names, cmap="Blues", colorbar=False, ax=axes)
     path = Path(trainer.args.output_dir, "confusion_matrix.png")
     write_atomically(path, lambda path: axes.figure.savefig(path, dpi=120))
     return metrics
@@ -501,8 +475,8 @@ def evaluate(trainer: Trainer, dataset: TextClassificationDataset, texts: pd.Ser
 def write_predictions(trainer: Trainer, dataset: TextClassificationDataset, table: pd.DataFrame) -> dict[str, float]:
     """Write `predictions.tsv`, a row per row of the table: text, label and its probability; return the metrics."""
     probabilities, metrics = predict(trainer, dataset, "test")
-    labels = [trainer.model.config.id2label[i] for i in probabilities.argmax(-1)]
     table = table.filter(["text", "text_pair"]).replace(r"[\t\r\n]", " ", regex=True)
+    labels = [trainer.model.config.id2label[i] for i in probabilities.argmax(-1)]
     table = table.assign(label=labels, probability=probabilities.max(-1).round(6))
     path = Path(trainer.args.output_dir, "predictions.tsv")
     write_atomically(path, lambda path: table.to_csv(path, sep="\t", index=False, quoting=csv.QUOTE_NONE))
@@ -525,15 +499,12 @@ def report(metrics: dict[str, float], output_dir: Path, trained: bool) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Fine-tune, evaluate and predict as the command line says."""
     args, training_args = parse_arguments(sys.argv[1:] if argv is None else argv)
-    if training_args.disable_tqdm:
-        logging.disable_progress_bar()
+    logging.disable_progress_bar()  # of loading and saving; the trainer has its own
     set_seed(training_args.seed)
     splits = load_splits(args, training_args)
     tokenizer, model = tiny(splits, args) if args.smoke else pretrained(splits, args)
-    datasets = {
-        name: TextClassificationDataset(table, tokenizer, model.config.label2id, args.max_seq_length)
-        for name, table in splits.items()
-    }
+    settings = (tokenizer, model.config.label2id, args.max_seq_length)
+    datasets = {name: TextClassificationDataset(table, *settings) for name, table in splits.items()}
     trainer, output_dir = build_trainer(model, tokenizer, datasets, training_args), Path(training_args.output_dir)
     print(
         f"{model.num_parameters():,} parameters on {training_args.device} in", "bf16" if training_args.bf16 else "fp32"

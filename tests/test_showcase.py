@@ -1,0 +1,176 @@
+"""The rules that all scripts keep: alone, importable, documented, of one skeleton, and with the same shared lines."""
+
+import ast
+import io
+import re
+import shlex
+import subprocess
+import sys
+import tokenize
+import tomllib
+from collections import defaultdict
+
+import pytest
+from conftest import ROOT, SCRIPTS, load_script
+
+READMES = sorted([ROOT / "README.md", *ROOT.glob("*/README.md")])
+SHARED = ("fail", "fetch", "write_atomically", "machine_defaults", "checkpoints", "train_and_save")
+PACKAGE_OF_IMPORT = {"sklearn": "scikit-learn"}
+SAFE_SUFFIXES = {".safetensors", ".keras", ".json", ".txt", ".png", ".pt", ".tsv", ".model", ".jinja"}
+
+every_script = pytest.mark.parametrize("name", SCRIPTS)
+
+
+def tree_of(name: str) -> ast.Module:
+    return ast.parse(SCRIPTS[name].read_text(encoding="utf-8"))
+
+
+def imported_packages(name: str) -> set[str]:
+    packages = set()
+    for node in ast.walk(tree_of(name)):
+        if isinstance(node, ast.Import):
+            packages |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} has a relative import"
+            packages.add(node.module.split(".")[0])
+    return packages - set(sys.stdlib_module_names)
+
+
+def commands_of(text: str) -> list[tuple[str, list[str]]]:
+    """Script names and arguments of all `python …/script.py …` lines in the fenced blocks of a README."""
+    found = []
+    for block in re.findall(r"```(?:bash|sh|shell)\n(.*?)```", text, re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            for script, arguments in re.findall(r"(?:python|run) (?:\S*/)?(\w+)\.py\b([^|&;<>]*)", line):
+                if script in SCRIPTS:
+                    found.append((script, shlex.split(arguments, comments=True)))
+    return found
+
+
+README_COMMANDS = sorted({(s, tuple(a)) for path in READMES for s, a in commands_of(path.read_text(encoding="utf-8"))})
+
+
+def test_the_six_scripts_are_there():
+    expected = {"bert_finetune", "gpt2_finetune", "glue_mrpc", "t5_translator", "seq2seq_lstm", "self_attention"}
+    assert set(SCRIPTS) == expected
+
+
+@every_script
+def test_dependency_block_covers_exactly_the_imports(name):
+    text = SCRIPTS[name].read_text(encoding="utf-8")
+    block = re.match(r"# /// script\n((?:# ?.*\n)+?)# ///\n", text)
+    assert block, "the file starts with a PEP 723 block"
+    metadata = tomllib.loads(re.sub(r"^# ?", "", block.group(1), flags=re.MULTILINE))
+    assert metadata["requires-python"] == ">=3.11"
+    declared = {re.match(r"[\w.-]+", line).group() for line in metadata["dependencies"]}
+    expected = {PACKAGE_OF_IMPORT.get(package, package) for package in imported_packages(name)}
+    if "Trainer(" in text:
+        expected.add("accelerate")
+    assert declared == expected
+    assert all(">=" in line for line in metadata["dependencies"])
+
+
+@every_script
+def test_no_import_from_this_repository_and_nothing_unsafe(name):
+    text = SCRIPTS[name].read_text(encoding="utf-8")
+    assert not imported_packages(name) & (set(SCRIPTS) | {path.name for path in ROOT.iterdir() if path.is_dir()})
+    for forbidden in ("pickle", "trust_remote_code", "os.system", "shell=True", "except Exception", "TODO"):
+        assert forbidden not in text.replace("a pickle, which", ""), forbidden
+
+
+@every_script
+def test_import_has_no_side_effects(name, tmp_path):
+    code = f"import sys; sys.argv += ['--nonsense']; sys.path.insert(0, {str(SCRIPTS[name].parent)!r}); import {name}"
+    done = subprocess.run([sys.executable, "-B", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "" and list(tmp_path.iterdir()) == []
+
+
+@every_script
+def test_sizes(name):
+    text, tree = SCRIPTS[name].read_text(encoding="utf-8"), tree_of(name)
+    ignored = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    code = {token.start[0] for token in tokens if token.type not in ignored}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node):
+            code -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 42, f"{node.name} is too long"
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "").startswith("SAMPLE"):
+            code -= set(range(node.lineno, node.end_lineno + 1))
+    assert len(code) <= 330
+
+
+@every_script
+def test_public_functions_have_docstrings(name):
+    for node in tree_of(name).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), node.name
+
+
+@every_script
+def test_docstring_shows_three_commands_that_parse(name):
+    commands = re.findall(rf"^python {name}\.py(.*)$", ast.get_docstring(tree_of(name)), re.MULTILINE)
+    assert len(commands) >= 3 and any("--smoke" in command for command in commands)
+    for command in commands:
+        load_script(name).parse_arguments(shlex.split(command.partition("|")[0].partition(">")[0], comments=True))
+
+
+def test_shared_functions_are_textually_identical():
+    texts = defaultdict(dict)
+    for name in SCRIPTS:
+        source = SCRIPTS[name].read_text(encoding="utf-8")
+        for node in ast.parse(source).body:
+            if getattr(node, "name", None) in SHARED:
+                texts[node.name][name] = ast.get_source_segment(source, node)
+    assert set(texts) == set(SHARED)
+    for function, versions in texts.items():
+        assert len(versions) > 1 and len(set(versions.values())) == 1, (function, list(versions))
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_and_pictures_resolve(path):
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", text):
+        target = "".join(target)
+        if target.startswith("http"):
+            continue
+        file, _, anchor = target.partition("#")
+        linked = (path.parent / file).resolve() if file else path
+        assert linked.exists(), target
+        if anchor and linked.suffix == ".md":
+            headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in slugs, target
+        assert linked.suffix != ".png" or linked.stat().st_size < 150_000, target
+
+
+@pytest.mark.parametrize(("name", "arguments"), [c for c in README_COMMANDS if "--smoke" not in c[1]])
+def test_readme_commands_parse(name, arguments):
+    load_script(name).parse_arguments(list(arguments))
+
+
+@pytest.mark.parametrize(("name", "arguments"), [c for c in README_COMMANDS if "--smoke" in c[1]])
+def test_readme_smoke_commands_run_and_leave_only_safe_files(name, arguments, run_alone, tmp_path):
+    done = run_alone(name, *arguments, HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stderr
+    for path in (tmp_path / "alone").rglob("*"):
+        if path.is_file() and path.name != f"{name}.py":
+            assert path.suffix in SAFE_SUFFIXES and path.name != "training_args.bin", path
+            assert path.suffix == ".safetensors" or path.read_bytes()[:1] != b"\x80", f"{path} is a pickle"
+
+
+def test_every_script_has_smoke_commands_in_its_readme_and_in_the_root():
+    for name, path in SCRIPTS.items():
+        for readme in (ROOT / "README.md", path.parent / "README.md"):
+            commands = commands_of(readme.read_text(encoding="utf-8"))
+            assert any(script == name and "--smoke" in arguments for script, arguments in commands), (name, readme)
+
+
+def test_nothing_of_one_machine_in_the_texts():
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    for path in tracked:
+        if path.endswith((".md", ".py", ".toml", ".txt", ".yml", "run")):
+            assert not re.search(r"(?<![\w.~])/(work|root|home|opt|farm)/", (ROOT / path).read_text(encoding="utf-8"))
