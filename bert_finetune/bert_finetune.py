@@ -197,11 +197,10 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
 
 def machine_defaults() -> dict[str, bool]:
     """Return the `TrainingArguments` that depend on the machine: bfloat16 where the hardware computes in it."""
-    accelerator = torch.accelerator.is_available()
-    bf16_cpu = not accelerator and torch.cpu.get_capabilities().get("avx512_bf16", False)
-    bf16 = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else bf16_cpu
-    machine = {"bf16": bf16, "use_cpu": not accelerator, "dataloader_pin_memory": accelerator}
-    return {**machine, "disable_tqdm": not sys.stderr.isatty()}
+    gpu = torch.accelerator.is_available()
+    bf16 = not gpu and torch.cpu.get_capabilities().get("avx512_bf16", False)
+    bf16 = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else bf16
+    return {"bf16": bf16, "use_cpu": not gpu, "dataloader_pin_memory": gpu, "disable_tqdm": not sys.stderr.isatty()}
 
 
 def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArguments]:
@@ -216,6 +215,8 @@ def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArgumen
         args, training_args = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
     except ValueError as error:
         fail(f"{error}: see --help")
+    if not any(flag.startswith("--do_") for flag in argv):  # --eval_strategy sets do_eval
+        training_args.do_eval = False
     for name in ("max_seq_length", "max_train_samples", "max_eval_samples"):
         if (size := getattr(args, name)) is not None and size < 1:
             fail(f"--{name} {size}: give a number above 0")
@@ -405,10 +406,10 @@ def accuracy_and_f1(predictions) -> dict[str, float]:
 
 def build_trainer(model, tokenizer, datasets, training_args: FineTuningArguments) -> Trainer:
     """Return the trainer; with evaluation rows it evaluates at every checkpoint and keeps the best."""
-    if "train" in datasets and "evaluation" in datasets:
+    evaluation = longest_first(datasets["evaluation"]) if "evaluation" in datasets else None
+    if evaluation and training_args.eval_strategy == "no":
         training_args.eval_strategy, training_args.eval_steps = training_args.save_strategy, training_args.save_steps
         training_args.load_best_model_at_end = training_args.save_strategy != "no"
-    evaluation = longest_first(datasets["evaluation"]) if "evaluation" in datasets else None
     return LengthGroupedTrainer(
         model, training_args, cut_padding, datasets.get("train"), evaluation, tokenizer, compute_metrics=accuracy_and_f1
     )
@@ -504,8 +505,7 @@ def main(argv: list[str] | None = None) -> None:
     settings = (tokenizer, model.config.label2id, args.max_seq_length)
     datasets = {name: TextClassificationDataset(table, *settings) for name, table in splits.items()}
     trainer, output_dir = build_trainer(model, tokenizer, datasets, training_args), Path(training_args.output_dir)
-    precision = "bf16" if training_args.bf16 else "fp32"
-    print(f"{model.num_parameters():,} parameters on {training_args.device} in {precision}")
+    print(f"{model.num_parameters():,} parameters on {training_args.device} in", ("fp32", "bf16")[training_args.bf16])
     metrics = {}
     if "train" in splits:
         metrics |= train_and_save(trainer)

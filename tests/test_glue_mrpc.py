@@ -539,7 +539,7 @@ def test_blank_and_unfit_tokenizers_are_refused(script, vocabulary_folder, tmp_p
         (["--batch_size", "0"], "--batch_size 0"),
         (["--batch_size", "x"], "--batch_size"),
         (["--bach_size", "3"], "--bach_size"),
-        (["--model_name_or_path", "no/such/name at all"], "neither a folder nor a hub name"),
+        (["--model_name_or_path", "no/such/name at all"], "cannot download"),
     ],
 )
 def test_bad_usage_ends_in_one_line(script, tmp_path, capsys, arguments, expected):

@@ -1,0 +1,559 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#     "keras>=3.10",
+#     "matplotlib>=3.9",
+#     "numpy>=2.0",
+#     "sacrebleu>=2.5",
+#     "tensorflow>=2.20",
+#     "tokenizers>=0.21",
+#     "tqdm>=4.66",
+# ]
+# ///
+"""Translate with an LSTM encoder and an LSTM decoder in TensorFlow/Keras, with attention if you like.
+
+    python seq2seq_lstm.py --smoke
+    python seq2seq_lstm.py --attention --train_file train.tsv --validation_file validation.tsv --test_file test.tsv
+    python seq2seq_lstm.py --model_name_or_path outputs/seq2seq_lstm --text "Ein Hund läuft durch den Schnee."
+
+The first command learns the built-in pairs with a tiny model, in seconds. The second trains on your own pairs and
+scores the result. The third translates with a model that an earlier run has saved.
+
+The plain model is Sutskever et al. 2014 (https://arxiv.org/abs/1409.3215): all that the decoder knows of the source is
+the encoder's last state. --attention is Luong et al. 2015 (https://arxiv.org/abs/1508.04025).
+
+files, all in UTF-8:
+  --train_file              pairs to train on, SOURCE TAB TARGET per line; further columns, as in Anki's files, are
+                            ignored; without any such file the built-in sample is used
+  --validation_file         pairs that choose the best epoch; without it every twentieth pair of the former
+  --test_file               pairs to score at the end
+  --model_name_or_path      folder of a trained model, for --text, --input_file, --test_file or further training
+  --input_file              text to translate line by line
+  --output_file             where translations go instead of the screen
+  --resume_from_checkpoint  folder of a checkpoint, or 'last' for the newest complete one, if any
+
+numbers:
+  --embedding_dim, --hidden_size                  size of the word vectors; units of encoder and decoder (even)
+  --dropout, --label_smoothing_factor             against learning by heart
+  --vocab_size, --max_seq_length                  subwords per language; tokens beyond which pairs are not trained on
+  --num_train_epochs, --early_stopping_patience   at most so many; how long to wait for a better validation BLEU
+  --batch_size, --learning_rate                   pairs per update; of Adam
+  --num_beams                                     width of the beam search; 1 decodes greedily
+  --seed                                          of weights, order and dropout
+"""
+
+import argparse
+import functools
+import json
+import os
+import shutil
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+# TensorFlow reads this once, while it is imported, and would report a missing GPU as an error; your own value wins.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+from matplotlib.figure import Figure
+from sacrebleu.metrics import BLEU, CHRF
+from tokenizers import Encoding, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tqdm import tqdm
+
+SAMPLE_PAIRS = [
+    ("Ein Hund läuft durch den Schnee.", "A dog runs through the snow."),
+    ("Eine Katze schläft auf dem Sofa.", "A cat is sleeping on the sofa."),
+    ("Zwei Kinder spielen im Park.", "Two children are playing in the park."),
+    ("Der Mann liest eine Zeitung.", "The man reads a newspaper."),
+    ("Die Frau trinkt eine Tasse Kaffee.", "The woman drinks a cup of coffee."),
+    ("Ein Junge wirft einen roten Ball.", "A boy throws a red ball."),
+    ("Ein Mädchen malt ein Bild.", "A girl paints a picture."),
+    ("Der Zug kommt heute später.", "The train arrives later today."),
+    ("Wir essen zusammen zu Abend.", "We eat dinner together."),
+    ("Ich habe meinen Schlüssel verloren.", "I have lost my key."),
+    ("Wo ist der Bahnhof?", "Where is the station?"),
+    ("Das Wetter ist heute schön.", "The weather is nice today."),
+    ("Es regnet seit drei Tagen.", "It has been raining for three days."),
+    ("Meine Schwester wohnt in Berlin.", "My sister lives in Berlin."),
+    ("Der Lehrer erklärt die Aufgabe.", "The teacher explains the exercise."),
+    ("Sie fährt mit dem Fahrrad zur Arbeit.", "She rides her bicycle to work."),
+    ("Die Bäckerei öffnet um sechs Uhr.", "The bakery opens at six o'clock."),
+    ("Kannst du mir bitte helfen?", "Can you help me, please?"),
+    ("Das Boot liegt am Ufer.", "The boat lies on the shore."),
+    ("Vögel fliegen über das Meer.", "Birds fly over the sea."),
+    ("Der Arzt sagt: \"Alles ist gut.\"", "The doctor says: \"All is well.\""),
+    ("Er kauft Brot, Käse und Wein.", "He buys bread, cheese and wine."),
+    ("Das Buch ist besser als der Film.", "The book is better than the film."),
+    ("Niemand kennt die Antwort.", "Nobody knows the answer."),
+]  # fmt: skip
+SAMPLE_ROUNDS = 20  # an epoch goes through the sample so often, so that it is worth a validation and a checkpoint
+SAMPLE_DEFAULTS = {"batch_size": 12, "num_train_epochs": 6, "vocab_size": 500, "dropout": 0.1}
+SMOKE_DEFAULTS = {"embedding_dim": 64, "hidden_size": 128, "vocab_size": 500, "learning_rate": 5e-3, "bf16": False}
+SPECIAL_TOKENS = ["<pad>", "<unk>", "<sos>", "<eos>"]
+PAD, UNK, SOS, EOS = range(4)
+IDS = tf.TensorSpec([None, None], tf.int32)  # a padded batch of token ids: (batch, length)
+METRICS = {"bleu": BLEU(lowercase=True), "chrf": CHRF(lowercase=True)}
+MODEL_FILE, VOCABULARY_FILE = "model.keras", "vocabulary.json"
+FILE_FLAGS = ["train_file", "validation_file", "test_file", "model_name_or_path", "input_file", "output_file"]
+MODEL_FLAGS = {"embedding_dim": 256, "hidden_size": 512, "dropout": 0.4}
+DATA_FLAGS = {"vocab_size": 6000, "max_seq_length": 100, "batch_size": 128, "num_beams": 1, "seed": 42}
+LEARNING_FLAGS = {"num_train_epochs": 15, "early_stopping_patience": 4, "learning_rate": 1e-3}
+NUMBER_FLAGS = MODEL_FLAGS | DATA_FLAGS | LEARNING_FLAGS | {"label_smoothing_factor": 0.1}
+Pair = tuple[str, str]  # source text, target text
+
+
+def fail(message: object) -> NoReturn:
+    """End the program with one `error:` line on stderr and exit status 2."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    raise SystemExit(2)
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then move it into place: complete or not at all."""
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        fail(f"cannot write {path}: {error.strerror or error}")
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def has_bf16() -> bool:
+    """Tell whether bfloat16 is fast here: on GPUs from compute capability 8, on CPUs with AVX-512 BF16 or AMX."""
+    if gpus := tf.config.list_physical_devices("GPU"):
+        details = map(tf.config.experimental.get_device_details, gpus)
+        return all(detail.get("compute_capability", (0, 0)) >= (8, 0) for detail in details)
+    cpu = Path("/proc/cpuinfo")
+    return cpu.exists() and not {"avx512_bf16", "amx_bf16"}.isdisjoint(cpu.read_text().split())
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; bad usage ends in one line. Without a choice of steps, train unless a model is named."""
+    layout, switch = argparse.RawDescriptionHelpFormatter, argparse.BooleanOptionalAction
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=layout)
+    parser.error = fail
+    parser.add_argument("--smoke", action="store_true", help="a tiny model, done in seconds on any machine")
+    for step in ("train", "eval", "predict"):
+        parser.add_argument(f"--do_{step}", action="store_true", help="only this step, and the others asked for so")
+    for name in (*FILE_FLAGS, "resume_from_checkpoint"):
+        parser.add_argument(f"--{name}", help="see above")
+    for name, default in NUMBER_FLAGS.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default, help="default: %(default)s")
+    parser.add_argument("--text", nargs="+", default=[], help="sentences to translate")
+    parser.add_argument("--attention", action="store_true", help="let the decoder look back at the source")
+    parser.add_argument("--bf16", action=switch, default=has_bf16(), help="mixed bfloat16 (default: where it is fast)")
+    parser.add_argument("--output_dir", default="outputs/seq2seq_lstm", help="where everything is written")
+    args = parser.parse_args(argv)
+    parser.set_defaults(**({} if args.train_file else SAMPLE_DEFAULTS) | (SMOKE_DEFAULTS if args.smoke else {}))
+    args = parser.parse_args(argv)
+    for name in NUMBER_FLAGS:
+        value, zero = getattr(args, name), name in ("seed", "dropout", "label_smoothing_factor")
+        if not (value > 0 or (value == 0 and zero)) or (isinstance(value, float) and value >= 1):
+            fail(f"--{name} {value}: give a number above 0, and below 1 where the default is")
+    if not (args.do_train or args.do_eval or args.do_predict):
+        args.do_train = not args.model_name_or_path
+        args.do_eval = args.do_train or bool(args.test_file)
+        args.do_predict = bool(args.text or args.input_file) or not args.do_eval
+    if not (args.do_train or args.model_name_or_path):
+        fail("no model: add --do_train, or --model_name_or_path with the folder of a trained one")
+    return args
+
+
+def read_lines(path: str) -> list[str]:
+    """Return the lines of a UTF-8 file, without its byte-order mark and with either kind of line end."""
+    try:
+        text = Path(path).read_bytes().decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n")
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"cannot read {path} as UTF-8 text: {error}")
+    return text.removesuffix("\n").split("\n") if text else fail(f"{path} is empty: give one text or pair per line")
+
+
+def read_pairs(path: str) -> list[Pair]:
+    """Read SOURCE TAB TARGET per line; quotes are plain characters, further columns are ignored."""
+    rows = [line.split("\t") for line in read_lines(path)]
+    columns = max(2, len(rows[0]))
+    for number, row in enumerate(rows, 1):
+        if len(row) != columns or not all(text.strip() for text in row[:2]):
+            found = f"{len(row)} columns" if len(row) != columns else "a blank source or target"
+            fail(f"{path}, line {number}: found {found}: every line needs {columns} columns, SOURCE TAB TARGET first")
+    return [(row[0], row[1]) for row in rows]
+
+
+def load_splits(args: argparse.Namespace) -> dict[str, list[Pair]]:
+    """Return the pairs for `train`, `validation` and `test`; without any file the sample is all three."""
+    train = read_pairs(args.train_file) if args.train_file else SAMPLE_PAIRS * SAMPLE_ROUNDS
+    validation = read_pairs(args.validation_file) if args.validation_file else SAMPLE_PAIRS
+    if args.train_file and not args.validation_file:
+        validation, train = train[::20], [pair for index, pair in enumerate(train) if index % 20]
+    test = read_pairs(args.test_file) if args.test_file else validation
+    return {"train": train, "validation": validation, "test": test}
+
+
+def train_tokenizer(texts: list[str], vocab_size: int, max_seq_length: int) -> Tokenizer:
+    """Learn byte-pair encoding inside words (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909), lower-cased.
+
+    "▁" stands for the space before a word, so that decoding gives the text back with its spaces.
+    """
+    tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL_TOKENS[UNK]))
+    spaces = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase(), *spaces])
+    words = pre_tokenizers.Split(Regex(r"▁?(\w+|[^\w▁])"), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(split=False), words])
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    ends = [("<sos>", SOS), ("<eos>", EOS)]
+    tokenizer.post_processor = processors.TemplateProcessing("<sos> $A <eos>", special_tokens=ends)
+    tokenizer.enable_truncation(max_seq_length)
+    return tokenizer
+
+
+class Translator(NamedTuple):
+    """A model, the tokenizers of its two languages, and what is saved with them: sizes and training history."""
+
+    model: keras.Model
+    source: Tokenizer
+    target: Tokenizer
+    settings: dict
+
+
+def new_translator(args: argparse.Namespace, pairs: list[Pair]) -> Translator:
+    """Learn both vocabularies from the training pairs and build a model with random weights."""
+    sides = [train_tokenizer(texts, args.vocab_size, args.max_seq_length) for texts in zip(*pairs, strict=True)]
+    shape = {name: getattr(args, name) for name in ("attention", *MODEL_FLAGS)}
+    shape["sizes"] = [tokenizer.get_vocab_size() for tokenizer in sides]
+    return Translator(build_model(**shape), *sides, {"model": shape})
+
+
+def load_translator(folder: str | Path) -> Translator:
+    """Load what `save_translator` wrote; the model computes in the dtype policy of now, not of then."""
+    try:
+        saved = json.loads(Path(folder, VOCABULARY_FILE).read_text())
+        sides = [Tokenizer.from_str(json.dumps(saved[side])) for side in ("source", "target")]
+        model = build_model(**saved["settings"]["model"])
+        model.load_weights(Path(folder, MODEL_FILE))
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        fail(f"{folder} is not a complete folder saved by this script: {error}")
+    return Translator(model, *sides, saved["settings"])
+
+
+def save_translator(translator: Translator, folder: Path, model: keras.Model) -> None:
+    """Write the weights and, as the sign of a complete folder, the vocabularies with settings and history."""
+    write_atomically(folder / MODEL_FILE, model.save)
+    sides = {name: json.loads(getattr(translator, name).to_str()) for name in ("source", "target")}
+    text = json.dumps({"settings": translator.settings, **sides}, indent=1)
+    write_atomically(folder / VOCABULARY_FILE, lambda path: path.write_text(text))
+
+
+def encode(tokenizer: Tokenizer, texts: list[str]) -> list[Encoding]:
+    """Tokenize texts from <sos> to <eos>; what exceeds `max_seq_length` is in `Encoding.overflowing`."""
+    tokenizer.encode_special_tokens = True  # "<eos>" in a text is text
+    return tokenizer.encode_batch(texts)
+
+
+def encode_pairs(translator: Translator, pairs: list[Pair]) -> list[tf.RaggedTensor]:
+    """Return source and target ids, int32 (pairs, tokens) each, of the pairs that are short enough."""
+    sources, targets = zip(*pairs, strict=True)
+    rows = zip(encode(translator.source, sources), encode(translator.target, targets), strict=True)
+    rows = [(source.ids, target.ids) for source, target in rows if not (source.overflowing or target.overflowing)]
+    sides = zip(*rows, strict=True) if rows else fail("--max_seq_length: every pair is longer, give a higher number")
+    return [tf.ragged.constant(side, tf.int32) for side in sides]
+
+
+def make_batches(data: tuple, batch_size: int, rng: np.random.Generator | None = None) -> tf.data.Dataset:
+    """Yield padded source and target ids, int32 (batch, length) each; in random order if there is a generator.
+
+    Windows of 100 batches are sorted by length and cut into batches, so that hardly any padding is needed; then the
+    batches are shuffled.
+    """
+    lengths = [side.row_lengths().numpy() for side in data]
+    order, batches = rng.permutation(len(lengths[0])) if rng else np.arange(len(lengths[0])), []
+    for window in np.split(order, range(100 * batch_size, len(order), 100 * batch_size)):
+        rows = window[np.lexsort([side[window] for side in lengths])]  # by target length, then by source length
+        batches += np.split(rows, range(batch_size, len(rows), batch_size))
+    if rng:
+        rng.shuffle(batches)
+    dataset = tf.data.Dataset.from_tensor_slices(tf.ragged.constant(batches, tf.int32))
+    return dataset.map(lambda rows: tuple(tf.gather(side, rows).to_tensor() for side in data)).prefetch(2)
+
+
+def build_model(sizes: list[int], embedding_dim: int, hidden_size: int, dropout: float, attention: bool) -> keras.Model:
+    """Build the model: source and target ids, int (batch, length), to logits (batch, target length, vocabulary).
+
+    `sizes` are those of the two vocabularies.
+    Training and decoding call its three parts `encoder`, `decoder` and `projection`. All layers are Keras' own, so
+    that `keras.saving.load_model` opens a saved model without this file.
+    """
+    source, target = keras.Input((None,), dtype="int32"), keras.Input((None,), dtype="int32")
+    words = layers.Dropout(dropout)(layers.Embedding(sizes[0], embedding_dim)(source))
+    mask = keras.ops.not_equal(source, PAD)
+    lstm = {"return_sequences": True, "return_state": True}
+    if attention:  # both directions, half the units each: their joint states start the decoder
+        memory, *states = layers.Bidirectional(layers.LSTM(hidden_size // 2, **lstm))(words, mask=mask)
+        state = [layers.Concatenate()(states[index::2]) for index in (0, 1)]  # forward and backward h, then c
+        memory = keras.ops.where(keras.ops.expand_dims(mask, -1), memory, 0)  # (batch, source length, hidden)
+    else:  # reading backwards brings the first words close to where they are needed (Sutskever et al., section 3.3)
+        _, *state = layers.LSTM(hidden_size, go_backwards=True, return_state=True)(words, mask=mask)
+        memory = words  # the plain decoder does not look at it
+    encoder = keras.Model(source, [memory, *state], name="encoder")
+
+    given = [keras.Input(tensor.shape[1:]) for tensor in (memory, *state)]
+    words = layers.Dropout(dropout)(layers.Embedding(sizes[1], embedding_dim)(target))
+    output, *state = layers.LSTM(hidden_size, **lstm)(words, initial_state=given[1:])
+    alignment = []
+    if attention:
+        query = layers.Dense(hidden_size, use_bias=False)(output)  # h_t W_a of the "general" score, equation 8
+        look_up = layers.Attention()
+        context, *alignment = look_up([query, given[0]], mask=[None, mask], return_attention_scores=True)
+        both = layers.Concatenate()([context, output])  # (batch, target length, 2 * hidden)
+        output = layers.Dense(hidden_size, "tanh", use_bias=False)(both)  # equation 5
+    outputs = [layers.Dropout(dropout)(output), *state, *alignment]
+    decoder = keras.Model([source, *given, target], outputs, name="decoder")
+
+    output = decoder([source, *encoder(source), target])[0]
+    return keras.Model([source, target], layers.Dense(sizes[1], name="projection")(output))
+
+
+def parts(model: keras.Model) -> list[layers.Layer]:
+    """Return encoder, decoder and projection of a model of `build_model`."""
+    return [model.get_layer(name) for name in ("encoder", "decoder", "projection")]
+
+
+@tf.custom_gradient
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing: float) -> tuple[tf.Tensor, Callable]:
+    """Return sparse categorical cross-entropy in nats, (tokens,), of logits (tokens, classes) and labels (tokens,).
+
+    The gradient is that of the label-smoothed loss (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567); the value
+    leaves smoothing out, so that training and validation compare. One softmax serves both, which takes two thirds
+    of the time of `tf.nn.sparse_softmax_cross_entropy_with_logits` on a CPU.
+    """
+    probabilities, classes = tf.nn.softmax(logits), logits.shape[-1]
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None, None]:
+        share = smoothing / classes
+        wanted = tf.one_hot(labels, classes, on_value=1 - smoothing + share, off_value=share)
+        return (probabilities - wanted) * upstream[:, None], None, None
+
+    return -tf.math.log(tf.gather(probabilities, labels, batch_dims=1) + 1e-30), gradient
+
+
+@functools.lru_cache(maxsize=4)
+def compile_step(model: keras.Model, optimizer: keras.Optimizer | None = None, smoothing: float = 0.0) -> Callable:
+    """Compile source and target ids to the sum of the losses and the number of tokens; with an optimizer it learns."""
+    (encoder, decoder, projection), training = parts(model), optimizer is not None
+
+    @tf.function(input_signature=[IDS, IDS])
+    def step(source: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        real = target[:, 1:] != PAD  # the projection is the largest product: padding does not enter it
+        with tf.GradientTape() as tape:
+            given = [source, *encoder(source, training=training), target[:, :-1]]
+            output = decoder(given, training=training)[0]  # (batch, target length - 1, hidden)
+            logits = tf.cast(projection(output[real]), tf.float32)  # (tokens, target vocabulary)
+            losses = cross_entropy(logits, target[:, 1:][real], smoothing)
+            loss = tf.reduce_mean(losses)
+        if training:
+            optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+        return tf.reduce_sum(losses), tf.size(losses)
+
+    return step
+
+
+def mean_loss(step: Callable, batches: tf.data.Dataset, title: str) -> float:
+    """Run a compiled step over all batches and return the mean loss in nats per token."""
+    bar = tqdm(batches, desc=title, disable=None, leave=False)
+    loss, tokens = np.sum([step(*batch) for batch in bar], axis=0)
+    return float(loss / tokens)
+
+
+def find_checkpoint(args: argparse.Namespace) -> str | Path | None:
+    """Return the checkpoint to resume from: the one named, or the newest complete one; None for a fresh start."""
+    if args.resume_from_checkpoint != "last":
+        return args.resume_from_checkpoint
+    complete = [path.parent for path in Path(args.output_dir).glob(f"checkpoint-*/{VOCABULARY_FILE}")]
+    return max(complete, key=lambda folder: int(folder.name.split("-")[1]), default=None)
+
+
+def best_epoch(history: list[dict]) -> int:
+    """Return the epoch of the highest validation BLEU, the latest of equals; 0 before the first."""
+    return max(history, key=lambda record: (record["eval_bleu"], record["epoch"]), default={"epoch": 0})["epoch"]
+
+
+def train_epoch(model: keras.Model, step: Callable, data: list, args: argparse.Namespace, epoch: int) -> dict:
+    """Train one epoch; order and dropout depend on seed and epoch alone, so that a run can resume."""
+    start, rng = time.perf_counter(), np.random.default_rng([args.seed, epoch])
+    for variable in model.variables:
+        if "seed_generator" in variable.path:
+            variable.assign(rng.integers(2**32, size=2, dtype=np.uint32))
+    loss = mean_loss(step, make_batches(data, args.batch_size, rng), f"epoch {epoch}/{args.num_train_epochs}")
+    seconds = time.perf_counter() - start
+    return {"epoch": epoch, "train_loss": loss, "train_runtime": seconds, "pairs_per_second": len(data[0]) / seconds}
+
+
+def train(translator: Translator, splits: dict, args: argparse.Namespace, checkpoint: str | Path | None) -> dict:
+    """Train until the validation BLEU stops rising, leave the best weights in the model and return their record."""
+    # A second view of the same layers takes the optimizer: checkpoints hold Adam's state, the final file does not.
+    model, output_dir = keras.Model(translator.model.inputs, translator.model.outputs), Path(args.output_dir)
+    model.compile(keras.optimizers.Adam(args.learning_rate, global_clipnorm=1.0))
+    model.optimizer.build(model.trainable_variables)
+    if checkpoint:
+        model.load_weights(Path(checkpoint, MODEL_FILE))
+    history = translator.settings["history"] = translator.settings["history"] if checkpoint else []
+    step = compile_step(model, model.optimizer, args.label_smoothing_factor)
+    data = encode_pairs(translator, splits["train"])
+    while len(history) < min(args.num_train_epochs, best_epoch(history) + args.early_stopping_patience):
+        record = train_epoch(model, step, data, args, len(history) + 1)
+        history.append(record | evaluate(translator, splits["validation"], args, "eval"))
+        print(", ".join(f"{name} {value:.4g}" for name, value in history[-1].items()))
+        save_translator(translator, output_dir / f"checkpoint-{len(history)}", model)
+        kept = {output_dir / f"checkpoint-{epoch}" for epoch in (len(history), best_epoch(history))}
+        for folder in set(output_dir.glob("checkpoint-*")) - kept:
+            shutil.rmtree(folder)
+    best = history[best_epoch(history) - 1]
+    translator.model.load_weights(output_dir / f"checkpoint-{best['epoch']}" / MODEL_FILE)
+    save_translator(translator, output_dir, translator.model)
+    return best
+
+
+@functools.lru_cache(maxsize=4)
+def compile_search(model: keras.Model, num_beams: int) -> Callable:
+    """Compile beam search, greedy with one beam: source ids (batch, length) to ids (batch, at most twice the length).
+
+    The loop over tokens runs inside the graph and ends when every sentence has its <eos>. The beam of the highest log
+    probability per token wins, a length normalisation as in Wu et al. 2016 (https://arxiv.org/abs/1609.08144,
+    equation 14) with alpha = 1. <unk> is never chosen.
+    """
+    encoder, decoder, projection = parts(model)
+    never = tf.reduce_sum(tf.one_hot([PAD, UNK, SOS], projection.units, on_value=-1e9), axis=0)
+    only_padding = tf.one_hot(PAD, projection.units, on_value=0.0, off_value=-1e9)  # follows <eos>, at no cost
+
+    @tf.function(input_signature=[IDS])
+    def search(source: tf.Tensor) -> tf.Tensor:
+        batch, limit = tf.shape(source)[0], 2 * tf.shape(source)[1]
+        source, memory, *state = (tf.repeat(tensor, num_beams, axis=0) for tensor in (source, *encoder(source)))
+        first = tf.repeat(tf.range(batch) * num_beams, num_beams)  # (batch * beams,): the first beam of each sentence
+        scores = tf.tile([0.0] + [-1e9] * (num_beams - 1), [batch])  # (batch * beams,)
+        tokens, finished = tf.fill([batch * num_beams, 1], SOS), tf.fill([batch * num_beams], False)
+        while not tf.reduce_all(finished) and tf.shape(tokens)[1] <= limit:
+            tf.autograph.experimental.set_loop_options(shape_invariants=[(tokens, IDS.shape)])
+            output, *state = decoder([source, memory, *state, tokens[:, -1:]])[:3]
+            logits = tf.cast(projection(output[:, 0]), tf.float32) + never  # (batch * beams, target vocabulary)
+            totals = scores[:, None] + tf.where(finished[:, None], only_padding, tf.nn.log_softmax(logits))
+            scores, chosen = tf.math.top_k(tf.reshape(totals, [batch, -1]), num_beams)
+            scores, chosen = tf.reshape(scores, [-1]), tf.reshape(chosen, [-1])
+            parent, token = first + chosen // projection.units, chosen % projection.units
+            state = [tf.gather(tensor, parent) for tensor in state]
+            tokens = tf.concat([tf.gather(tokens, parent), token[:, None]], axis=1)
+            finished = tf.gather(finished, parent) | (token == EOS)
+        scores /= tf.math.count_nonzero(tokens[:, 1:] - PAD, axis=1, dtype=tf.float32)
+        best = tf.argmax(tf.reshape(scores, [batch, num_beams]), axis=1)
+        return tf.gather(tf.reshape(tokens, [batch, num_beams, -1]), best, batch_dims=1)[:, 1:]
+
+    return search
+
+
+def translate(translator: Translator, texts: list[str], num_beams: int = 1, batch_size: int = 128) -> list[str]:
+    """Translate texts of any length, in order; blank stays blank. What exceeds `max_seq_length` goes in pieces."""
+    pieces, found, translations = [], {}, [""] * len(texts)
+    for index, encoding in enumerate(encode(translator.source, texts)):
+        pieces += [(piece.ids, index) for piece in (encoding, *encoding.overflowing) if len(piece) > 2]
+    order = sorted(range(len(pieces)), key=lambda row: len(pieces[row][0]))
+    for start in tqdm(range(0, len(order), batch_size), desc="translating", disable=None, leave=False):
+        rows = order[start : start + batch_size]
+        source = tf.ragged.constant([pieces[row][0] for row in rows], tf.int32).to_tensor()
+        output = compile_search(translator.model, num_beams)(source).numpy().tolist()
+        found.update(zip(rows, translator.target.decode_batch(output), strict=True))
+    for row, (_, index) in enumerate(pieces):
+        translations[index] = f"{translations[index]} {found[row]}".strip()
+    return translations
+
+
+def evaluate(translator: Translator, pairs: list[Pair], args: argparse.Namespace, prefix: str) -> dict[str, float]:
+    """Return loss in nats per token, perplexity, BLEU and chrF (both lower-cased) of a model on pairs."""
+    sources, references = zip(*pairs, strict=True)
+    batches = make_batches(encode_pairs(translator, pairs), args.batch_size)
+    loss = mean_loss(compile_step(translator.model), batches, "loss")
+    translations = translate(translator, sources, args.num_beams, args.batch_size)
+    scores = {name: metric.corpus_score(translations, [references]).score for name, metric in METRICS.items()}
+    scores |= {"loss": loss, "perplexity": float(np.exp(loss))}
+    return {f"{prefix}_{name}": score for name, score in scores.items()}
+
+
+def draw_training_curve(history: list[dict], path: Path) -> None:
+    """Draw the losses of every epoch."""
+    axes, names = Figure(figsize=(6, 4), layout="constrained").subplots(), ["train_loss", "eval_loss"]
+    axes.plot(range(1, len(history) + 1), [[record[name] for name in names] for record in history], "o-", label=names)
+    axes.set(xlabel="epoch", ylabel="nats per token")
+    axes.legend()
+    write_atomically(path, lambda file: axes.figure.savefig(file, format="png", dpi=100))
+
+
+def draw_alignment(translator: Translator, text: str, path: Path) -> None:
+    """Draw where the decoder looks in the source while it writes each token of its translation."""
+    encoder, decoder, _ = parts(translator.model)
+    source, target = translator.source.encode(text), translator.target.encode(translate(translator, [text])[0])
+    ids = tf.constant([source.ids])
+    weights = decoder([ids, *encoder(ids), tf.constant([target.ids[:-1]])])[3]  # (1, target length - 1, source length)
+    axes = Figure(figsize=(6, 5), layout="constrained").subplots()
+    axes.imshow(tf.cast(weights[0], tf.float32), cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(source)), source.tokens, rotation=60, ha="right")
+    axes.set_yticks(range(len(target) - 1), target.tokens[1:])
+    write_atomically(path, lambda file: axes.figure.savefig(file, format="png", dpi=100))
+
+
+def predict(translator: Translator, pairs: list[Pair], args: argparse.Namespace) -> None:
+    """Translate --text and --input_file, or without both the sources of the pairs, to --output_file or the screen."""
+    texts = args.text + (read_lines(args.input_file) if args.input_file else [])
+    texts = translate(translator, texts or [source for source, _ in pairs], args.num_beams, args.batch_size)
+    if args.output_file:
+        write_atomically(args.output_file, lambda path: path.write_text("\n".join([*texts, ""]), "utf-8"))
+    else:
+        print(*texts, sep="\n")
+
+
+def report(metrics: dict[str, float], output_dir: Path) -> None:
+    """Print and write the metrics, name every file and the next command; a finished run needs no checkpoints."""
+    write_atomically(output_dir / "all_results.json", lambda path: path.write_text(json.dumps(metrics, indent=1)))
+    for folder in output_dir.glob("checkpoint-*"):
+        shutil.rmtree(folder)
+    print(*(f"{name:>24} = {value:.4g}" for name, value in metrics.items()), sep="\n")
+    print("sacrebleu:", *(metric.get_signature() for metric in METRICS.values()))
+    print("Files:", *sorted(path for path in output_dir.iterdir() if path.is_file()), sep="\n  ")
+    print(f'Next:\n  python {sys.argv[0]} --model_name_or_path {output_dir} --text "{SAMPLE_PAIRS[0][0]}"')
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Train, evaluate and translate as the command line says."""
+    args = parse_arguments(argv)
+    output_dir, metrics = Path(args.output_dir), {}
+    keras.utils.set_random_seed(args.seed)
+    keras.config.set_dtype_policy("mixed_bfloat16" if args.bf16 else "float32")
+    splits, checkpoint = load_splits(args), find_checkpoint(args)
+    folder = checkpoint or args.model_name_or_path
+    translator = load_translator(folder) if folder else new_translator(args, splits["train"])
+    if args.do_train:
+        for tokenizer, text in zip(translator[1:3], splits["train"][0], strict=True):
+            print(*tokenizer.encode(text).tokens, tokenizer.encode(text).ids)
+        metrics |= train(translator, splits, args, checkpoint)
+        draw_training_curve(translator.settings["history"], output_dir / "training_curve.png")
+    if args.do_eval:
+        metrics |= evaluate(translator, splits["test"], args, "test")
+        if translator.settings["model"]["attention"]:
+            draw_alignment(translator, splits["test"][0][0], output_dir / "alignment.png")
+    if args.do_predict:
+        predict(translator, splits["test"], args)
+    if metrics:
+        report(metrics, output_dir)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,452 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#     "accelerate>=1.10",
+#     "huggingface_hub>=1.0",
+#     "sacrebleu>=2.5",
+#     "safetensors>=0.6",
+#     "torch>=2.9",
+#     "tqdm>=4.66",
+#     "transformers>=5.0",
+# ]
+# ///
+"""Translate with T5: a sentence, a file of any size or a pipe; fine-tune it on your own pairs of sentences.
+
+python t5_translator.py --smoke                                                     # seconds, no download
+python t5_translator.py --input_file english.txt --output_file german.txt           # t5-small from the hub
+python t5_translator.py --do_train --train_file pairs.tsv --validation_file valid.tsv --target_lang French
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+import transformers
+from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from sacrebleu.metrics import BLEU, CHRF
+from safetensors import SafetensorError
+from tqdm import tqdm
+from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, T5ForConditionalGeneration, T5Tokenizer, Trainer
+
+SAMPLE_TEXTS = ["The house is wonderful.", "A man in an orange hat is looking at something."]
+SAMPLE_PAIRS = [
+    ["The house is wonderful.", "Das Haus ist wunderbar."],
+    ["The garden behind the house is small.", "Der Garten hinter dem Haus ist klein."],
+    ["I am reading a good book.", "Ich lese ein gutes Buch."],
+    ["She is reading the newspaper.", "Sie liest die Zeitung."],
+    ["Where is the station?", "Wo ist der Bahnhof?"],
+    ["The train leaves at eight o'clock.", "Der Zug fährt um acht Uhr ab."],
+    ["We are drinking coffee in the kitchen.", "Wir trinken Kaffee in der Küche."],
+    ["The children are playing in the snow.", "Die Kinder spielen im Schnee."],
+    ["My brother lives in Berlin.", "Mein Bruder wohnt in Berlin."],
+    ["My sister works in a hospital.", "Meine Schwester arbeitet in einem Krankenhaus."],
+    ["It is raining today.", "Heute regnet es."],
+    ["Tomorrow the sun will shine.", "Morgen scheint die Sonne."],
+    ["The dog is sleeping under the table.", "Der Hund schläft unter dem Tisch."],
+    ["The cat is sitting on the roof.", "Die Katze sitzt auf dem Dach."],
+    ["How much does the bread cost?", "Wie viel kostet das Brot?"],
+    ["I would like a glass of water.", "Ich möchte ein Glas Wasser."],
+    ["He has forgotten his keys.", "Er hat seine Schlüssel vergessen."],
+    ["They are building a new bridge.", "Sie bauen eine neue Brücke."],
+    ["Can you help me, please?", "Können Sie mir bitte helfen?"],
+    ["Good night and sleep well!", "Gute Nacht und schlaf gut!"],
+]
+CHECKPOINT_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
+MAX_TOKENS = 512  # of a source with its prompt, as in T5's training
+WINDOW_LINES = 4096  # of a file are in memory at a time
+
+
+@dataclass
+class ScriptArguments:
+    """Flags of this script; every flag of `transformers.Seq2SeqTrainingArguments` works beside them."""
+
+    smoke: bool = field(default=False, metadata={"help": "Train a tiny model from scratch: no download, seconds."})
+    model_name_or_path: str = field(default="t5-small", metadata={"help": "Hub name or folder."})
+    text: list[str] | None = field(default=None, metadata={"help": "One or more texts to translate."})
+    input_file: str | None = field(default=None, metadata={"help": "A text per line; -: standard input."})
+    output_file: str | None = field(default=None, metadata={"help": "Default: standard output."})
+    reference_file: str | None = field(default=None, metadata={"help": "Right translations, to score the output."})
+    source_lang: str = field(default="English", metadata={"help": "Language to translate from."})
+    target_lang: str = field(default="German", metadata={"help": "Language to translate to."})
+    num_beams: int = field(default=1, metadata={"help": "1: greedy, the fastest; 4: a little better."})
+    max_new_tokens: int = field(
+        default=0, metadata={"help": "Most tokens of a translation; 0: twice the source's + 50."}
+    )
+    batch_tokens: int = field(default=4096, metadata={"help": "Source tokens in a batch, padding included."})
+    train_file: str | None = field(default=None, metadata={"help": "TSV: source, target; more columns are ignored."})
+    validation_file: str | None = field(default=None, metadata={"help": "The same, for BLEU after every epoch."})
+
+
+@dataclass
+class FineTuningArguments(Seq2SeqTrainingArguments):
+    """Training arguments with defaults for fine-tuning T5; those that depend on the machine are set on parsing."""
+
+    output_dir: str = "outputs/t5_translator"
+    per_device_train_batch_size: int = 32
+    per_device_eval_batch_size: int = 64
+    learning_rate: float = 5e-4
+    warmup_steps: float = 0.1
+    save_strategy: str = "epoch"
+    save_total_limit: int = 1
+    metric_for_best_model: str = "bleu"
+    predict_with_generate: bool = True
+
+
+def fail(message: object) -> NoReturn:
+    """End the program with one `error:` line on stderr and exit status 2."""
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    raise SystemExit(2)
+
+
+def fetch(
+    name: str, flag: str = "--model_name_or_path", files: tuple = CHECKPOINT_FILES, repo_type: str = "model"
+) -> str:
+    """Return the folder of a checkpoint or data set: `name` itself, or the hub's copy, downloaded or cached."""
+    if os.path.isdir(name):
+        return name
+    try:
+        HfApi().repo_info(name, repo_type=repo_type, timeout=3)  # snapshot_download alone may hang behind a firewall
+        return snapshot_download(name, repo_type=repo_type, allow_patterns=files)
+    except ValueError as error:
+        fail(f"{flag}: {name} is neither a folder nor a hub name: {error}")
+    except HfHubHTTPError.__bases__ as error:  # OSError and the HTTPError of whichever HTTP library the hub uses
+        try:
+            return snapshot_download(name, repo_type=repo_type, allow_patterns=files, local_files_only=True)
+        except LocalEntryNotFoundError:
+            reason = str(error).strip().splitlines()[0]
+            fail(f"cannot download {name} ({reason}): try --smoke, which needs no download, or {flag} LOCAL_FOLDER")
+
+
+def machine_defaults() -> dict[str, bool]:
+    """Return the `TrainingArguments` that depend on the machine: bfloat16 where the hardware computes in it."""
+    accelerator = torch.accelerator.is_available()
+    bf16_cpu = not accelerator and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    bf16 = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else bf16_cpu
+    quiet = not sys.stderr.isatty()
+    return {"bf16": bf16, "use_cpu": not accelerator, "dataloader_pin_memory": accelerator, "disable_tqdm": quiet}
+
+
+def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArguments]:
+    """Parse the command line; bad usage ends in one line."""
+    flags = (ScriptArguments, FineTuningArguments)
+    parser = transformers.HfArgumentParser(flags, description=__doc__, allow_abbrev=False)
+    parser.error = fail
+    parser.set_defaults(**machine_defaults())
+    if "--smoke" in argv:
+        parser.set_defaults(do_train=True, bf16=False, learning_rate=3e-3, max_steps=200, save_strategy="no")
+    try:
+        args, training_args = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+    except ValueError as error:
+        fail(error)
+    if min(args.num_beams, args.batch_tokens, args.max_new_tokens + 1) < 1:
+        fail("--num_beams and --batch_tokens must be above 0, --max_new_tokens too or 0 for a limit by the source")
+    if args.text and args.input_file:
+        fail("--text and --input_file exclude each other: give one")
+    if args.reference_file and not args.output_file:
+        fail("--reference_file: name the file for the translations to score with --output_file")
+    if os.path.isdir(args.output_file or ""):
+        fail(f"--output_file {args.output_file} is a folder: name a file")
+    if (args.train_file and not training_args.do_train) or (args.validation_file and not args.train_file):
+        fail("to train give --do_train and --train_file, then maybe --validation_file")
+    # a character device is a terminal or /dev/null; anything else is a pipe or a file
+    if not (args.text or args.input_file or training_args.do_train or stat.S_ISCHR(os.fstat(0).st_mode)):
+        args.input_file = "-"
+    return args, training_args
+
+
+def read_lines(path: str) -> Iterator[str]:
+    """Yield the lines of a UTF-8 file (`-`: standard input) without their ends; a BOM and CRLF are fine."""
+    try:
+        with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
+            for number, line in enumerate(file, 1):
+                yield line.decode("utf-8" if number > 1 else "utf-8-sig").rstrip("\r\n")
+    except OSError as error:
+        fail(f"cannot read {path}: {error.strerror}")
+    except UnicodeDecodeError as error:
+        fail(f"{path}, line {number}: byte {error.start + 1} is not UTF-8: convert the file")
+
+
+def read_pairs(path: str) -> list[list[str]]:
+    """Read a TSV of source, target and more columns, which are ignored; quotes are plain characters."""
+    rows = [line.split("\t") for line in read_lines(path)] or fail(f"{path}: no rows")
+    for number, row in enumerate(rows, 1):
+        if len(row) != max(len(rows[0]), 2) or not row[0].strip() or not row[1].strip():
+            found = f"found {len(row)} columns (line 1: {len(rows[0])}) or an empty one"
+            fail(f"{path}, line {number}: {found}: give source TAB target, as many columns in every row")
+    return [row[:2] for row in rows]
+
+
+def prompt(args: ScriptArguments) -> str:
+    """Return the words before a text that tell T5 its task (Raffel et al. 2020, https://arxiv.org/abs/1910.10683)."""
+    return f"translate {args.source_lang} to {args.target_lang}: "
+
+
+def tiny(pairs: list[list[str]], args: ScriptArguments) -> tuple[T5Tokenizer, T5ForConditionalGeneration]:
+    """Build a tokenizer of words and characters and a T5 of 2 + 2 layers with random weights: seconds, no download."""
+    torch.set_num_threads(1)  # so small a model loses more to the second thread than it gains
+    texts = [prompt(args), *(text for pair in pairs for text in pair)]
+    words = list(dict.fromkeys(f"▁{word}" for text in texts for word in text.split()))[:8000]
+    scores = dict.fromkeys(["<pad>", "</s>", "<unk>"], 0) | dict.fromkeys(words, -1)
+    scores |= dict.fromkeys(sorted({"▁"}.union(*texts)), -10)  # characters, to spell the other words
+    tokenizer = T5Tokenizer(list(scores.items()), extra_ids=0)
+    size = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4, "dropout_rate": 0.0}
+    config = transformers.T5Config(vocab_size=len(tokenizer), **size, decoder_start_token_id=tokenizer.pad_token_id)
+    return tokenizer, T5ForConditionalGeneration(config)
+
+
+def pretrained(name: str) -> tuple[T5Tokenizer, T5ForConditionalGeneration]:
+    """Load tokenizer and model of a checkpoint."""
+    folder, options = fetch(name), {"use_safetensors": True, "output_loading_info": True}
+    try:
+        if (kind := json.loads(Path(folder, "config.json").read_bytes()).get("model_type")) != "t5":
+            fail(f"--model_name_or_path {name}: found a model of type {kind}, not t5")
+        tokenizer = T5Tokenizer.from_pretrained(folder)
+        model, loading = T5ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, **options)
+    except (OSError, ValueError, SafetensorError) as error:
+        fail(f"cannot load {name}: {error}")
+    known, missing = (len(tokenizer), model.config.vocab_size), len(loading["missing_keys"])
+    if missing or not known[1] / 2 < known[0] <= known[1]:  # without its vocabulary a tokenizer knows 104 tokens
+        fail(f"{name} is no complete T5: {missing} weights are missing, tokens in tokenizer and model: {known}")
+    return tokenizer, model
+
+
+def pieces(ids: list[int], tokenizer: T5Tokenizer, limit: int) -> Iterator[list[int]]:
+    """Cut token ids into pieces of at most `limit`: after a sentence where there is one, else between words."""
+    while len(ids) > limit:
+        tokens = tokenizer.convert_ids_to_tokens(ids[: limit + 1])
+        words = [i for i in range(1, limit + 1) if tokens[i].startswith("▁")]
+        sentences = [i for i in words if tokens[i - 1].endswith((".", "!", "?"))]
+        end = max(sentences or words or [limit])
+        yield ids[:end]
+        ids = ids[end:]
+    yield ids
+
+
+def encode(texts: list[str], tokenizer: T5Tokenizer, args: ScriptArguments, line: int) -> list[tuple[int, list[int]]]:
+    """Return the number of a text and the ids of prompt, text and `</s>`: none for blank, several for long texts."""
+    (*first, end), rows = tokenizer(prompt(args)).input_ids, []
+    for number, ids in enumerate(tokenizer([prompt(args) + text for text in texts]).input_ids if texts else []):
+        parts = list(pieces(ids[len(first) : -1], tokenizer, MAX_TOKENS - len(first) - 1))
+        if len(parts) > 1:
+            tqdm.write(
+                f"warning: line {line + number}: {len(ids)} tokens, translated in {len(parts)} parts", sys.stderr
+            )
+        rows += [(number, [*first, *part, end]) for part in parts if part]
+    return rows
+
+
+def greedy(model: T5ForConditionalGeneration, batch: dict[str, torch.Tensor], max_new_tokens: int) -> torch.Tensor:
+    """Return the most probable tokens up to `</s>`, int64 of shape (batch, max_new_tokens), padded with 0.
+
+    They are those of `model.generate`, but a sentence that has ended leaves the batch and the caches at once.
+    """
+    mask, cache = batch["attention_mask"], {"use_cache": True, "past_key_values": None}  # (batch, source)
+    source = model.encoder(**batch).last_hidden_state  # (batch, source, d_model)
+    output = mask.new_zeros(len(mask), max_new_tokens)
+    rows, tokens = torch.arange(len(mask), device=mask.device), output[:, :1]  # (left,), (left, 1)
+    for step in range(max_new_tokens):
+        outputs = model(encoder_outputs=(source,), attention_mask=mask, decoder_input_ids=tokens, **cache)
+        cache["past_key_values"] = outputs.past_key_values
+        tokens = outputs.logits[:, -1].max(-1, keepdim=True).indices  # on a CPU argmax takes several times as long
+        output[rows, step] = tokens[:, 0]
+        left = (tokens[:, 0] != model.config.eos_token_id).nonzero()[:, 0]
+        if len(left) == 0:
+            break
+        if len(left) < len(rows):
+            outputs.past_key_values.batch_select_indices(left)
+            source, mask, rows, tokens = source[left], mask[left], rows[left], tokens[left]
+    return output
+
+
+@torch.inference_mode()
+def translate(
+    texts: list[str], model: T5ForConditionalGeneration, tokenizer: T5Tokenizer, args: ScriptArguments, line: int = 1
+) -> list[str]:
+    """Translate texts, each into one line, in batches sorted by length; return them in the order of the texts.
+
+    Of `args` it reads source_lang, target_lang, num_beams, max_new_tokens and batch_tokens. A blank text stays blank, a
+    text of more than 512 tokens is translated in parts; warnings name a text by its number, which begins at `line`.
+    """
+    rows, translations = encode(texts, tokenizer, args, line), [{} for _ in texts]
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i][1]))
+    with tqdm(total=len(rows), desc="Translating", leave=False, disable=None) as bar:
+        while order:
+            longest = len(rows[order[0]][1])
+            size, limit = max(1, args.batch_tokens // longest), args.max_new_tokens or 2 * longest + 50
+            batch, order = order[:size], order[size:]
+            inputs = tokenizer.pad({"input_ids": [rows[i][1] for i in batch]}, return_tensors="pt").to(model.device)
+            beams = {"num_beams": args.num_beams, "max_new_tokens": limit}
+            output = model.generate(**inputs, **beams)[:, 1:] if args.num_beams > 1 else greedy(model, inputs, limit)
+            for i, ids in zip(batch, output.tolist(), strict=True):
+                number = rows[i][0]
+                if len(ids) == limit and ids[-1] > 1:
+                    tqdm.write(
+                        f"warning: line {line + number}: cut at {limit} tokens, see --max_new_tokens", sys.stderr
+                    )
+                translations[number][i] = tokenizer.decode(ids, True, clean_up_tokenization_spaces=False)
+            bar.update(len(batch))
+    return [" ".join(" ".join(parts[i] for i in sorted(parts)).split()) for parts in translations]
+
+
+def partial_file(args: ScriptArguments, model: T5ForConditionalGeneration) -> Path:
+    """Return where the output grows: its name is a digest of arguments, input and weights, so the same run finds it."""
+    digest = hashlib.sha256(repr(args).encode())
+    if args.input_file not in (None, "-"):
+        for line in read_lines(args.input_file):
+            digest.update(f"{line}\n".encode())
+    for parameter in model.parameters():
+        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return Path(args.output_file).with_name(f".{Path(args.output_file).name}.{digest.hexdigest()[:16]}.partial")
+
+
+def translate_lines(args: ScriptArguments, model, tokenizer, resume: bool) -> None:
+    """Translate the input window by window into standard output or `output_file`, which appears when it is complete.
+
+    If `resume`, the windows that an interrupted run has left in the partial file are not translated again.
+    """
+    lines, line, partial = iter(args.text or read_lines(args.input_file)), 1, None
+    try:
+        if args.output_file:
+            partial = partial_file(args, model)
+            output = open(partial, "r+b" if resume and partial.exists() else "w+b")
+        with output if partial else nullcontext(sys.stdout.buffer) as file:
+            while window := list(islice(lines, WINDOW_LINES)):
+                held = [file.readline() for _ in window] if partial else [b""]
+                if not held[-1].endswith(b"\n"):
+                    if any(held):
+                        file.truncate(file.seek(-sum(map(len, held)), os.SEEK_CUR))
+                    translations = translate(window, model, tokenizer, args, line)
+                    file.write("".join(f"{text}\n" for text in translations).encode())
+                    file.flush()
+                line += len(window)
+        if partial:
+            os.replace(partial, args.output_file)
+    except OSError as error:
+        fail(f"cannot write {args.output_file or 'standard output'}: {error.strerror}")
+
+
+def demonstrate(texts: list[str], model, tokenizer, args: ScriptArguments) -> None:
+    """Print the tokens and ids that the model reads and its translation."""
+    for text, translation in zip(texts, translate(texts, model, tokenizer, args), strict=True):
+        ids = tokenizer(prompt(args) + text).input_ids
+        print(f"{args.source_lang}: {text}\nTokens: {' '.join(tokenizer.convert_ids_to_tokens(ids))}")
+        print(f"Ids: {' '.join(map(str, ids))}\n{args.target_lang}: {translation}\n")
+
+
+def build_trainer(model, tokenizer, splits, args: ScriptArguments, training_args: FineTuningArguments) -> Trainer:
+    """Return the trainer; with evaluation pairs it computes their BLEU at every checkpoint and keeps the best."""
+    if "evaluation" in splits:
+        training_args.eval_strategy, training_args.eval_steps = training_args.save_strategy, training_args.save_steps
+        training_args.load_best_model_at_end = training_args.save_strategy != "no"
+    training_args.generation_max_length, training_args.generation_num_beams = args.max_new_tokens or 128, args.num_beams
+    options = {"padding": True, "truncation": True, "max_length": MAX_TOKENS, "return_tensors": "pt"}
+
+    def collate(pairs: list[list[str]]) -> dict[str, torch.Tensor]:
+        sources, targets = zip(*pairs, strict=True)
+        batch = tokenizer([prompt(args) + source for source in sources], text_target=targets, **options)
+        batch["labels"][batch["labels"] == tokenizer.pad_token_id] = -100  # (batch, target); no loss on padding
+        return batch
+
+    def bleu(output: transformers.EvalPrediction) -> dict[str, float]:
+        ids = output.predictions.clip(0), output.label_ids.clip(0)
+        translations, references = (tokenizer.batch_decode(rows, skip_special_tokens=True) for rows in ids)
+        return {"bleu": BLEU().corpus_score(translations, [references]).score}
+
+    data = collate, splits["train"], splits.get("evaluation")
+    return Seq2SeqTrainer(model, training_args, *data, tokenizer, compute_metrics=bleu)
+
+
+def checkpoints(output_dir: str | Path) -> list[Path]:
+    """Return the complete checkpoints in a folder, oldest first: `trainer_state.json` is the last file written."""
+    states = Path(output_dir).glob("checkpoint-*/trainer_state.json")
+    return sorted((state.parent for state in states), key=lambda folder: int(folder.name.split("-")[1]))
+
+
+def train_and_save(trainer: Trainer) -> dict[str, float]:
+    """Train, from a checkpoint if one is asked for, save model and tokenizer in the output folder; return metrics."""
+    resume, output_dir = trainer.args.resume_from_checkpoint, trainer.args.output_dir
+    if resume == "last":
+        resume = next(reversed(checkpoints(output_dir)), None)
+    metrics = trainer.train(resume_from_checkpoint=resume and str(resume)).metrics
+    with tempfile.TemporaryDirectory(dir=output_dir) as folder:
+        trainer.save_model(folder)
+        Path(folder, "training_args.bin").unlink()  # a pickle, which a saved model does not need
+        for file in Path(folder).iterdir():
+            os.replace(file, Path(output_dir, file.name))
+    return metrics
+
+
+def score(translations: list[str], references: list[str]) -> dict[str, float]:
+    """Print and return BLEU and chrF, 0 to 100, with sacrebleu's signature of how they were counted."""
+    if len(translations) != len(references):
+        fail(f"--reference_file: {len(references)} lines for {len(translations)} translations: give one for each")
+    metrics = {"bleu": BLEU(), "chrf": CHRF()}
+    for name, metric in metrics.items():
+        metrics[name] = metric.corpus_score(translations, [references]).score
+        print(f"{name} = {metrics[name]:.2f}, {metric.get_signature()}", file=sys.stderr)
+    return metrics
+
+
+def evaluate(pairs: list[list[str]], model, tokenizer, args: ScriptArguments) -> dict[str, float]:
+    """Translate pairs, print the first 20 and how many are exactly the reference; return the metrics."""
+    sources, targets = zip(*pairs, strict=True)
+    translations = translate(sources, model, tokenizer, args)
+    print(*map("  {} -> {}".format, sources[:20], translations), sep="\n")
+    exact = sum(text == " ".join(target.split()) for text, target in zip(translations, targets, strict=True))
+    print(f"{exact} of {len(pairs)} translations are exactly the reference")
+    return score(translations, targets)
+
+
+def report(metrics: dict[str, float], output_dir: Path) -> None:
+    """Print and write the metrics, name every file and the next command; a finished run needs no checkpoints."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    results, temporary = output_dir / "all_results.json", output_dir / ".all_results.json"
+    if results.exists():
+        metrics = {**json.loads(results.read_text()), **metrics}
+    temporary.write_text(json.dumps(metrics, indent=2, sort_keys=True))
+    os.replace(temporary, results)
+    for folder in checkpoints(output_dir):
+        shutil.rmtree(folder)
+    print(*(f"{name:>28} = {metrics[name]:.4g}" for name in sorted(metrics)), sep="\n")
+    print("Files:", *sorted(path for path in output_dir.iterdir() if path.is_file()), sep="\n  ")
+    print(f"Next:\n  python {sys.argv[0]} --input_file FILE --model_name_or_path {output_dir}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Fine-tune and translate as the command line says."""
+    args, training_args = parse_arguments(sys.argv[1:] if argv is None else argv)
+    transformers.logging.disable_progress_bar()
+    transformers.set_seed(training_args.seed)
+    files = {"train": args.train_file, "evaluation": args.validation_file}
+    splits = {name: read_pairs(path) for name, path in files.items() if path}
+    splits = splits or ({"train": SAMPLE_PAIRS} if training_args.do_train else {})
+    references = list(read_lines(args.reference_file or os.devnull))
+    tokenizer, model = tiny(splits["train"], args) if args.smoke else pretrained(args.model_name_or_path)
+    metrics = train_and_save(build_trainer(model, tokenizer, splits, args, training_args)) if splits else {}
+    model = model.to(training_args.device, torch.bfloat16 if training_args.bf16 else torch.float32).eval()
+    if splits:
+        metrics |= evaluate(splits.get("evaluation", splits["train"][:20]), model, tokenizer, args)
+    if args.output_file or args.input_file:
+        translate_lines(args, model, tokenizer, bool(training_args.resume_from_checkpoint))
+    elif args.text or not splits:
+        demonstrate(args.text or SAMPLE_TEXTS, model, tokenizer, args)
+    if args.reference_file:
+        metrics |= score(list(read_lines(args.output_file)), references)
+    if metrics:
+        report(metrics, Path(training_args.output_dir))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,526 @@
+"""gpt2_finetune.py: what a user sees of it, and its tokens, blocks and losses against independent computations."""
+
+import io
+import json
+import math
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import load_script
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from make_char_checkpoint import char_tokenizer, make_char_checkpoint
+from safetensors.torch import load_file, save_file
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE, WordLevel
+from tokenizers.trainers import BpeTrainer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Tokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+gpt2 = load_script("gpt2_finetune")
+SAMPLE = gpt2.SAMPLE_TEXT.replace("<|endoftext|>", "\n\n")
+QUICK = ["--max_steps", "4", "--save_strategy", "no", "--max_new_tokens", "5"]
+GPT4_WORDS = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+)
+
+
+@pytest.fixture(autouse=True)
+def restored_threads():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def write(path, text, encoding="utf-8"):
+    path.write_bytes(text.encode(encoding))
+    return str(path)
+
+
+def byte_tokenizer(text, **special):
+    tokenizer = GPT2Tokenizer(**special)
+    return tokenizer.train_new_from_iterator([text], vocab_size=400, show_progress=False)
+
+
+def gpt4_like_tokenizer(text):
+    """Like those of GPT-4, Llama 3 and Qwen: a newline belongs to the punctuation before it."""
+    tokenizer = Tokenizer(BPE())
+    words = pre_tokenizers.Split(Regex(GPT4_WORDS), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator([text], BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def sentencepiece_like_tokenizer(text):
+    """Like that of Llama 2: a space is put before every text, and spaces are a visible character."""
+    tokenizer = Tokenizer(BPE(unk_token="?"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    tokenizer.train_from_iterator([text], BpeTrainer(vocab_size=300, special_tokens=["?"], show_progress=False))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+TOKENIZERS = {
+    "gpt-2": byte_tokenizer,
+    "gpt-4": gpt4_like_tokenizer,
+    "sentencepiece": sentencepiece_like_tokenizer,
+    "characters": char_tokenizer,
+}
+
+
+def llama_folder(folder, tokenizer):
+    torch.manual_seed(0)
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    tokens = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    config = LlamaConfig(**size, **tokens, vocab_size=len(tokenizer), max_position_embeddings=48)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def results(folder):
+    return json.loads((folder / "all_results.json").read_text())
+
+
+def run(folder, *arguments):
+    """Run the script in this process with output and cache in `folder`; returns the metrics."""
+    gpt2.main([*arguments, "--output_dir", str(folder), "--cache_dir", str(folder / "cache")])
+    return results(folder)
+
+
+def same_weights(first, second):
+    first, second = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Output folder of a smoke run in this process."""
+    folder = tmp_path_factory.mktemp("trained")
+    run(folder, "--smoke")
+    return folder
+
+
+@pytest.fixture
+def text_file(tmp_path):
+    return write(tmp_path / "text.txt", SAMPLE)
+
+
+# What a user sees
+
+
+def test_smoke_alone_in_an_empty_folder(run_alone, tmp_path):
+    done = run_alone("gpt2_finetune", "--smoke")
+    assert done.returncode == 0, done.stderr
+    output = tmp_path / "alone" / "outputs" / "gpt2_finetune"
+    expected = {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"}
+    expected |= {"all_results.json", "generated.txt", "training_curve.png"}
+    assert {path.name for path in output.iterdir()} == expected
+    assert "After training: " + SAMPLE.split("\n\n")[0] + "\n" in done.stdout
+    assert results(output)["sample_continued_exactly"] == 1
+    assert "--do_predict --prompt 'The lighthouse keeper' --model_name_or_path" in done.stdout
+    assert "Warning" not in done.stderr and "[transformers]" not in done.stderr
+
+
+def test_smoke_learns_every_paragraph_and_the_validation_text(trained, capsys):
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(trained), AutoTokenizer.from_pretrained(trained)
+    for paragraph in SAMPLE.split("\n\n")[:17]:
+        prompt = " ".join(paragraph.split()[:3])
+        assert prompt + gpt2.generate(model, tokenizer, prompt, 60) == paragraph
+    assert results(trained)["eval_loss"] < 3 < math.log(len(tokenizer))
+    assert results(trained)["eval_perplexity"] == pytest.approx(math.exp(results(trained)["eval_loss"]))
+    seen = results(trained)["train_tokens_per_second"] * results(trained)["train_runtime"]
+    assert seen == pytest.approx(400 * 8 * 64, rel=0.01)
+
+
+def test_saved_model_continues_a_prompt_without_training(trained, tmp_path, capsys):
+    prompt = ["--prompt", "Behind the church", "--max_new_tokens", "7"]
+    run(tmp_path, "--do_predict", "--model_name_or_path", str(trained), *prompt)
+    printed = capsys.readouterr().out
+    assert "Continuation: Behind the church stands a garden of herbs.\n" in printed
+    assert printed.endswith(f"--prompt 'Behind the church' --model_name_or_path {trained}\n")
+    assert {path.name for path in tmp_path.iterdir()} == {"all_results.json", "generated.txt"}
+
+
+def test_no_network_ends_in_one_line(run_alone):
+    done = run_alone("gpt2_finetune", timeout=20)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("error: cannot download gpt2")
+    assert "--smoke" in done.stderr and "--model_name_or_path" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_steps_that_the_flags_choose(text_file, tmp_path):
+    make_char_checkpoint(SAMPLE, tmp_path / "char", n_layer=1)
+    files = ["--train_file", text_file, "--model_name_or_path", str(tmp_path / "char"), "--block_size", "16"]
+    everything = run(tmp_path / "all", *files, *QUICK, "--eval_strategy", "steps", "--eval_steps", "2")
+    assert {"train_loss", "eval_loss", "eval_perplexity", "train_tokens_per_second"} <= everything.keys()
+    assert (tmp_path / "all" / "generated.txt").read_text().count("The lighthouse keeper") == 2
+    only_eval = run(tmp_path / "eval", "--do_eval", *files)
+    assert "train_loss" not in only_eval and not (tmp_path / "eval" / "model.safetensors").exists()
+    only_train = run(tmp_path / "train", "--do_train", *files, *QUICK)
+    assert "eval_loss" not in only_train and not (tmp_path / "train" / "generated.txt").exists()
+    assert same_weights(tmp_path / "all", tmp_path / "train")
+    whole = run(tmp_path / "whole", *files, *QUICK, "--validation_split_percentage", "0")
+    assert "eval_loss" not in whole
+    separate = run(tmp_path / "separate", *files, *QUICK, "--validation_file", write(tmp_path / "v.txt", SAMPLE[-500:]))
+    assert same_weights(tmp_path / "separate", tmp_path / "whole")
+    assert 0 < separate["eval_loss"] < 6
+
+
+def test_predicting_beside_an_interrupted_run_keeps_its_checkpoints(trained, tmp_path):
+    checkpoint = tmp_path / "checkpoint-3" / "trainer_state.json"
+    checkpoint.parent.mkdir()
+    checkpoint.write_text("{}")
+    run(tmp_path, "--do_predict", "--model_name_or_path", str(trained))
+    assert checkpoint.exists()
+
+
+# Reading and tokenizing
+
+
+ODD_TEXT = (
+    "\n\n  Two  words,\tone tab.\n\n\nDon't stop: 3.14 12345 and 1 2 3!!!\n  indented line \n"
+    "Größe naïve Ελλάδα Москва हिन्दी 東京 שלום 👍🏽 it's... end\n\n"
+)
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_ids_of_the_pieces_are_those_of_the_whole_text(kind, tmp_path, monkeypatch):
+    text = "".join(f"{ODD_TEXT}{SAMPLE[i * 97 : i * 97 + 300]} " for i in range(30)).lstrip()
+    tokenizer = TOKENIZERS[kind](text)
+    expected = tokenizer(text, add_special_tokens=False)["input_ids"]
+    path, pattern = write(tmp_path / "text.txt", text), gpt2.PIECE.pattern
+    for size in (32768, 700, 151):
+        monkeypatch.setattr(gpt2, "PIECE", re.compile(pattern.replace("32768", str(size)), re.DOTALL))
+        pieces = [piece for part in gpt2.read_pieces(path, "") for piece in part]
+        assert "".join(pieces) == text and max(map(len, pieces)) <= size and len(pieces) > len(text) / size - 1
+        tokens = gpt2.cached_tokens(path, tokenizer, 8, str(tmp_path))
+        assert tokens.tolist() == expected
+        assert tokenizer.decode(tokens[:40]) == tokenizer.decode(expected[:40])
+
+
+def test_long_text_of_many_parts_and_odd_encodings(tmp_path):
+    text = "".join(f"Zeile {i}: größer – 東京 👍🏽\r\n" for i in range(40000))
+    assert len(text.encode()) > 3 * 2**19
+    path = write(tmp_path / "text.txt", text, "utf-8-sig")
+    pieces = [piece for part in gpt2.read_pieces(path, "") for piece in part]
+    assert "".join(pieces) == text.replace("\r\n", "\n")
+    assert max(map(len, pieces)) <= 32768
+    one_word = write(tmp_path / "word.txt", "ä" * 1_000_001)
+    pieces = [piece for part in gpt2.read_pieces(one_word, "") for piece in part]
+    assert "".join(pieces) == "ä" * 1_000_001 and max(map(len, pieces)) <= 32768
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(min_size=1))
+def test_any_text_survives_the_cache(text):
+    tokenizer = test_any_text_survives_the_cache.tokenizer
+    folder = test_any_text_survives_the_cache.folder
+    (folder / "any.txt").write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        expected = io.TextIOWrapper(io.BytesIO((folder / "any.txt").read_bytes()), encoding="utf-8-sig").read()
+        tokens = gpt2.cached_tokens(str(folder / "any.txt"), tokenizer, 8, str(folder))
+    except (UnicodeDecodeError, SystemExit):  # lone surrogates; a text of nothing but a byte order mark
+        return
+    assert tokenizer.decode(tokens.tolist()) == expected
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _for_any_text(tmp_path_factory):
+    test_any_text_survives_the_cache.tokenizer = byte_tokenizer(SAMPLE)
+    test_any_text_survives_the_cache.folder = tmp_path_factory.mktemp("any")
+
+
+def test_cache_is_made_once_and_keyed_by_text_tokenizer_and_block_size(text_file, tmp_path, monkeypatch):
+    tokenizer, cache = byte_tokenizer(SAMPLE), tmp_path / "cache"
+    tokens = gpt2.cached_tokens(text_file, tokenizer, 8, str(cache))
+    (file,) = cache.iterdir()
+    assert isinstance(tokens, np.memmap) and tokens.dtype == np.uint16
+    assert file.read_bytes() == np.array(tokenizer(SAMPLE)["input_ids"], "<u2").tobytes()
+    gpt2.cached_tokens(write(tmp_path / "copy.txt", SAMPLE), byte_tokenizer(SAMPLE), 8, str(cache))
+    assert len(list(cache.iterdir())) == 1
+    gpt2.cached_tokens(write(tmp_path / "copy.txt", SAMPLE + "."), tokenizer, 8, str(cache))
+    gpt2.cached_tokens(text_file, byte_tokenizer("abc" * 99), 8, str(cache))
+    gpt2.cached_tokens(text_file, tokenizer, 9, str(cache))
+    assert len(list(cache.iterdir())) == 4
+    monkeypatch.setattr(gpt2, "write_tokens", lambda *_: pytest.fail("tokenized again"))
+    assert gpt2.cached_tokens(text_file, tokenizer, 8, str(cache)).tolist() == tokens.tolist()
+
+
+def test_large_vocabularies_take_four_bytes(tmp_path):
+    vocabulary = {f"w{i}": i for i in range(70_000)}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    path = write(tmp_path / "text.txt", "w69999 w1 w65536")
+    tokens = gpt2.cached_tokens(path, tokenizer, 2, str(tmp_path))
+    assert tokens.dtype == np.uint32 and tokens.tolist() == [69999, 1, 65536]
+
+
+def test_interrupted_tokenizing_leaves_no_cache(tmp_path, monkeypatch):
+    path = write(tmp_path / "text.txt", "a few words and more words " * 100_000)
+    read_pieces, calls = gpt2.read_pieces, []
+
+    def interrupted(path, label):
+        for pieces in read_pieces(path, label):
+            calls.append(pieces)
+            if label == "Tokenizing" and len(calls) == 10:
+                assert any((tmp_path / "cache").iterdir())
+                raise KeyboardInterrupt
+            yield pieces
+
+    monkeypatch.setattr(gpt2, "read_pieces", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        gpt2.cached_tokens(path, byte_tokenizer(SAMPLE), 8, str(tmp_path / "cache"))
+    assert len(calls) == 10 and list((tmp_path / "cache").iterdir()) == []
+
+
+# Blocks
+
+
+def test_blocks_are_slices_of_one_stream_without_padding(text_file, tmp_path):
+    tokenizer = byte_tokenizer(SAMPLE)
+    expected = tokenizer(SAMPLE)["input_ids"]
+    dataset = gpt2.TextDataset(text_file, tokenizer, 16, str(tmp_path))
+    assert len(dataset) == len(expected) // 16 and len(expected) % 16
+    for i, block in enumerate(dataset):
+        assert block.dtype == torch.int64 and block.tolist() == expected[16 * i : 16 * i + 16]
+    with pytest.raises(IndexError):
+        dataset[len(dataset)]
+    cut = len(expected) * 90 // 100
+    train, evaluation = dataset.part(0, 90, stride=5), dataset.part(90, 100)
+    assert (
+        len(train) == len(range(0, cut - 15, 5))
+        and train[len(train) - 1].tolist()[-1] == expected[cut - 1 - (cut - 16) % 5]
+    )
+    assert train[3].tolist() == expected[15:31]
+    assert evaluation[0].tolist() == expected[cut : cut + 16] and len(evaluation) == (len(expected) - cut) // 16
+
+
+def test_only_an_end_of_text_token_separates_documents(tmp_path):
+    tokenizer = byte_tokenizer(SAMPLE)
+    path = write(tmp_path / "text.txt", "One document.<|endoftext|>Another\n\nwith a blank line.")
+    ids = gpt2.TextDataset(path, tokenizer, 4, str(tmp_path)).tokens.tolist()
+    parts = [tokenizer(part)["input_ids"] for part in ("One document.", "Another\n\nwith a blank line.")]
+    assert ids == [*parts[0], tokenizer.eos_token_id, *parts[1]]
+
+
+@pytest.mark.parametrize("pad", [None, "<|endoftext|>"])
+def test_end_of_text_is_learned_even_where_it_is_the_pad_token(pad, text_file, tmp_path):
+    tokenizer = byte_tokenizer(SAMPLE, pad_token=pad)
+    folder = llama_folder(tmp_path / "llama", tokenizer)
+    args, training_args = gpt2.parse_arguments(["--model_name_or_path", folder, "--output_dir", str(tmp_path)])
+    tokenizer, model = gpt2.pretrained(args)
+    assert tokenizer.pad_token == pad
+    trainer = gpt2.build_trainer(model, tokenizer, {}, training_args)
+    block = torch.tensor([5, tokenizer.eos_token_id, 6, 7])
+    batch = trainer.data_collator([block, block.flip(0)])
+    assert batch["labels"].tolist() == batch["input_ids"].tolist() == [block.tolist(), block.flip(0).tolist()]
+    assert trainer.processing_class.pad_token == pad
+
+
+@pytest.mark.parametrize("pad", [None, "<|endoftext|>"])
+def test_llama_folder_trains_and_its_loss_is_the_mean_over_all_predicted_tokens(pad, tmp_path):
+    text = SAMPLE.replace("\n\n", "<|endoftext|>")
+    path = write(tmp_path / "text.txt", text)
+    folder = llama_folder(tmp_path / "llama", byte_tokenizer(SAMPLE, pad_token=pad))
+    files = ["--model_name_or_path", folder, "--train_file", path, "--bf16", "false", "--learning_rate", "1e-2"]
+    metrics = run(tmp_path / "out", *files, "--max_steps", "30", "--per_device_eval_batch_size", "3")
+    model, tokenizer = LlamaForCausalLM.from_pretrained(tmp_path / "out"), AutoTokenizer.from_pretrained(folder)
+    ids = tokenizer(text)["input_ids"]
+    ids = ids[len(ids) * 90 // 100 :]
+    blocks = torch.tensor(ids[: len(ids) // 48 * 48]).view(-1, 48)
+    with torch.no_grad():
+        logits = model(blocks).logits[:, :-1].reshape(-1, len(tokenizer))
+    expected = torch.nn.functional.cross_entropy(logits, blocks[:, 1:].reshape(-1)).item()
+    assert metrics["eval_loss"] == pytest.approx(expected, abs=1e-4)
+    assert expected < math.log(len(tokenizer)) - 0.5
+    saved = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert saved.pad_token == pad and saved("The end.")["input_ids"] == tokenizer("The end.")["input_ids"]
+
+
+def test_order_depends_on_seed_and_epoch_alone():
+    sampler = gpt2.EpochSampler(range(1000), seed=1)
+    first = list(sampler)
+    torch.manual_seed(5)
+    assert sorted(first) == list(range(1000)) and first == list(sampler) and type(first[0]) is int
+    sampler.set_epoch(1)
+    second = list(sampler)
+    assert second != first and list(gpt2.EpochSampler(range(1000), seed=2)) not in (first, second)
+
+
+def test_same_command_same_weights_and_metrics(tmp_path):
+    first = run(tmp_path / "a", "--smoke", "--max_steps", "8")
+    second = run(tmp_path / "b", "--smoke", "--max_steps", "8")
+    assert same_weights(tmp_path / "a", tmp_path / "b")
+    timed = re.compile("runtime|per_second")
+    assert {k: v for k, v in first.items() if not timed.search(k)} == {
+        k: v for k, v in second.items() if not timed.search(k)
+    }
+
+
+def test_resumed_run_ends_where_the_uninterrupted_one_does(text_file, tmp_path, monkeypatch):
+    make_char_checkpoint(SAMPLE, tmp_path / "char", n_layer=1, n_embd=32)
+    run_of = ["--model_name_or_path", str(tmp_path / "char"), "--train_file", text_file, "--stride", "40"]
+    run_of += ["--num_train_epochs", "3", "--save_steps", "4", "--logging_steps", "1"]
+    metrics = run(tmp_path / "whole", *run_of)
+    assert metrics["epoch"] == 3
+
+    class Interrupted(gpt2.BlockTrainer):
+        def _maybe_log_save_evaluate(self, *args, **kwargs):
+            super()._maybe_log_save_evaluate(*args, **kwargs)
+            if self.state.epoch > 1.5:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(gpt2, "BlockTrainer", Interrupted)
+        run(tmp_path / "cut", *run_of)
+    (checkpoint,) = (tmp_path / "cut").glob("checkpoint-*")
+    assert 1 < json.loads((checkpoint / "trainer_state.json").read_text())["epoch"] < 2
+    (tmp_path / "cut" / "checkpoint-99").mkdir()  # what a killed save leaves
+    resumed = run(tmp_path / "cut", *run_of, "--resume_from_checkpoint", "last")
+    assert same_weights(tmp_path / "whole", tmp_path / "cut")
+    assert resumed["eval_loss"] == metrics["eval_loss"]
+
+
+# Errors
+
+
+BAD_FILES = {
+    "missing.txt": (None, "No such file"),
+    "empty.txt": (b"", "no text"),
+    "bom.txt": (b"\xef\xbb\xbf", "no text"),
+    "short.txt": (b"only a few words", "smaller --block_size than 64"),
+    "latin.txt": (b"caf\xe9 au lait", "byte 3: not UTF-8"),
+    "cut.txt": (b"word " * 200_000 + b"\xe6\x9d", "byte 1000000: not UTF-8"),
+    "utf16.txt": ("some words".encode("utf-16"), "byte 0: not UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_files_end_in_one_line(name, tmp_path, capsys):
+    data, message = BAD_FILES[name]
+    if data is not None:
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(SystemExit) as stop:
+        run(tmp_path / "out", "--smoke", "--train_file", str(tmp_path / name))
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert message in error and name in error
+    assert not list(tmp_path.glob("out/*.*")) and not list(tmp_path.glob("out/cache/.*"))
+
+
+BAD_USAGE = {
+    "unknown flag": (["--smoke", "--nonsense", "1"], "--nonsense"),
+    "bad number": (["--smoke", "--num_train_epochs", "many"], "num_train_epochs"),
+    "zero block": (["--smoke", "--block_size", "0"], "--block_size 0"),
+    "negative stride": (["--smoke", "--stride", "-3"], "--stride -3"),
+    "no new tokens": (["--smoke", "--max_new_tokens", "0"], "--max_new_tokens 0"),
+    "all for validation": (["--smoke", "--validation_split_percentage", "100"], "--validation_split_percentage 100"),
+    "folder for a file": (["--smoke", "--train_file", "{folder}"], "cannot read {folder}"),
+    "validation alone": (["--smoke", "--validation_file", "{text}"], "no train file"),
+    "smoke without training": (["--smoke", "--do_predict"], "leave it out"),
+    "nothing to evaluate on": (
+        ["--smoke", "--do_train", "--do_eval", "--validation_split_percentage", "0"],
+        "0 tokens",
+    ),
+    "block over the context": (["--model_name_or_path", "{model}", "--block_size", "65"], "at most 64 tokens"),
+    "long prompt": (["--model_name_or_path", "{model}", "--prompt", "word " * 70], "--prompt of "),
+    "empty prompt": (["--model_name_or_path", "{model}", "--prompt", ""], "--prompt of 0 tokens"),
+    "folder without a model": (["--model_name_or_path", "{folder}"], "cannot load {folder}"),
+    "not a hub name": (["--model_name_or_path", "a/b/c"], "a/b/c"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_USAGE)
+def test_bad_usage_ends_in_one_line(case, trained, text_file, tmp_path, capsys):
+    arguments, message = BAD_USAGE[case]
+    (tmp_path / "folder").mkdir()
+    paths = {"folder": str(tmp_path / "folder"), "text": text_file, "model": str(trained)}
+    with pytest.raises(SystemExit) as stop:
+        run(tmp_path / "out", *(argument.format(**paths) for argument in arguments))
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.startswith("error: ") and error.count("\n") == 1 and message.format(**paths) in error
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def spoil(case, trained, folder):
+    shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("cache"))
+    config, weights = json.loads((folder / "config.json").read_text()), folder / "model.safetensors"
+    if case == "truncated weights":
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    elif case == "only pickled weights":
+        weights.rename(folder / "pytorch_model.bin")
+    elif case == "no tokenizer":
+        (folder / "tokenizer.json").unlink()
+    elif case == "another tokenizer":
+        byte_tokenizer(SAMPLE).save_pretrained(folder)
+    elif case == "remote code":
+        remote = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}
+        (folder / "config.json").write_text(json.dumps({**config, "model_type": "mine", "auto_map": remote}))
+    elif case == "a part is missing":
+        save_file({k: v for k, v in load_file(weights).items() if "h.1.mlp" not in k}, weights, {"format": "pt"})
+    elif case == "encoder":
+        size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+        BertForMaskedLM(BertConfig(vocab_size=config["vocab_size"], **size)).save_pretrained(folder)
+    elif case == "encoder-decoder":
+        size = {"d_model": 32, "num_layers": 1, "num_heads": 2, "d_ff": 64, "d_kv": 16}
+        T5ForConditionalGeneration(T5Config(vocab_size=config["vocab_size"], **size)).save_pretrained(folder)
+
+
+SPOILT = {
+    "truncated weights": "cannot load",
+    "only pickled weights": "cannot load",
+    "no tokenizer": "",
+    "another tokenizer": "is a file missing?",
+    "remote code": "code of its own",
+    "a part is missing": "not a whole causal language model",
+    "encoder": "not a whole causal language model",
+    "encoder-decoder": "cannot load",
+}
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_models_that_do_not_fit_are_refused(case, trained, tmp_path, capsys):
+    spoil(case, trained, tmp_path / "model")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        run(tmp_path / "out", "--do_predict", "--model_name_or_path", str(tmp_path / "model"))
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 2
+    assert error.startswith("error: ") and SPOILT[case] in error and "model" in error
+
+
+# Real text
+
+
+@pytest.mark.real_data
+def test_tiny_shakespeare_from_random_weights_learns(real_data, tmp_path):
+    text = real_data / "tinyshakespeare" / "input.txt"
+    make_char_checkpoint(text.read_text(encoding="utf-8"), tmp_path / "char", n_layer=2)
+    steps = ["--max_steps", "150", "--per_device_train_batch_size", "16", "--per_device_eval_batch_size", "128"]
+    flags = ["--train_file", str(text), "--learning_rate", "4e-3", "--save_strategy", "no", "--bf16", "false", *steps]
+    metrics = run(tmp_path / "out", "--model_name_or_path", str(tmp_path / "char"), *flags)
+    assert metrics["eval_loss"] < 2.6
+    (cache,) = (tmp_path / "out" / "cache").iterdir()
+    characters = text.read_text(encoding="utf-8")
+    tokens = np.memmap(cache, np.uint16, mode="r")
+    assert "".join(sorted(set(characters))[token] for token in tokens[-500:]) == characters[-500:]

@@ -1,0 +1,509 @@
+"""t5_translator: what it translates, that nothing is cut or lost, training on own pairs, and its errors."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import sacrebleu
+import torch
+from conftest import SCRIPTS, load_script
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import BertConfig, BertForMaskedLM, T5ForConditionalGeneration, T5Tokenizer
+
+t5 = load_script("t5_translator")
+PROMPT = "translate English to German: "
+TEXTS = [
+    "The house is wonderful.",
+    "The dog is reading the newspaper in the garden behind the station, and the children are sleeping.",
+    "Where is my brother?",
+    "",
+    "   ",
+    "He is building a bridge",
+    "Good night! Where is the kitchen? It is raining in Berlin. My sister works.",
+    "Water.",
+    'A "quoted" word\tand a tab',
+    "東京 and 🎉",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def threads():
+    """`--smoke` computes in one thread; the tests that follow get theirs back."""
+    number = torch.get_num_threads()
+    yield
+    torch.set_num_threads(number)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny model, trained for a few steps: its translations are wrong, and end at very different lengths."""
+    path = tmp_path_factory.mktemp("t5") / "model"
+    t5.main(["--smoke", "--max_steps", "40", "--output_dir", str(path)])
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return T5ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder):
+    return T5Tokenizer.from_pretrained(folder)
+
+
+def one_by_one(texts, model, tokenizer, beams=1, limit=None):
+    """The independent reference: `generate` on one sentence at a time, nothing padded."""
+    translations = []
+    for text in texts:
+        if not text.strip():
+            translations.append("")
+            continue
+        inputs = tokenizer(PROMPT + text, return_tensors="pt")
+        tokens = limit or 2 * inputs.input_ids.shape[1] + 50
+        output = model.generate(**inputs, num_beams=beams, do_sample=False, max_new_tokens=tokens)[0]
+        translations.append(" ".join(tokenizer.decode(output, skip_special_tokens=True).split()))
+    return translations
+
+
+def run(capfd, *arguments):
+    """Run in this process; return exit status, standard output and standard error."""
+    capfd.readouterr()
+    try:
+        t5.main([str(argument) for argument in arguments])
+        status = 0
+    except SystemExit as error:
+        status = error.code
+    return status, *capfd.readouterr()
+
+
+def arguments(**changes):
+    return t5.ScriptArguments(**changes)
+
+
+def test_smoke_alone(run_alone, tmp_path):
+    done = run_alone("t5_translator", "--smoke")
+    assert done.returncode == 0, done.stderr
+    assert "20 of 20 translations are exactly the reference" in done.stdout
+    for source, target in t5.SAMPLE_PAIRS:
+        assert f"{source} -> {target}\n" in done.stdout
+    output = tmp_path / "alone" / "outputs" / "t5_translator"
+    names = {path.name for path in output.iterdir()}
+    assert {"all_results.json", "config.json", "model.safetensors", "tokenizer.json"} <= names
+    assert not [
+        name for name in names if name.endswith((".bin", ".pt", ".pkl")) or name.startswith(("checkpoint", "."))
+    ]
+    metrics = json.loads((output / "all_results.json").read_text())
+    assert metrics["bleu"] == pytest.approx(100) and metrics["chrf"] == pytest.approx(100)
+    assert "--model_name_or_path outputs/t5_translator" in done.stdout
+    # the saved folder translates in a new process, through a pipe
+    piped = subprocess.run(
+        [sys.executable, "t5_translator.py", "--model_name_or_path", "outputs/t5_translator", "--bf16", "false"],
+        cwd=tmp_path / "alone",
+        input=b"It is raining today.\r\n\nWhere is the station?",
+        capture_output=True,
+        timeout=120,
+    )
+    assert piped.stdout.decode() == "Heute regnet es.\n\nWo ist der Bahnhof?\n", piped.stderr
+
+
+def test_without_hub(run_alone):
+    done = run_alone("t5_translator", timeout=60)
+    assert done.returncode == 2 and done.stdout == ""
+    assert re.fullmatch(r"error: cannot download t5-small .*--smoke.*--model_name_or_path LOCAL_FOLDER\n", done.stderr)
+
+
+def test_default_run_prints_tokens_and_translation(folder, model, tokenizer, capfd, monkeypatch):
+    monkeypatch.setattr(t5.stat, "S_ISCHR", lambda mode: True)  # as in a terminal
+    status, out, _ = run(capfd, "--model_name_or_path", folder, "--bf16", "false")
+    text = t5.SAMPLE_TEXTS[0]
+    ids = tokenizer(PROMPT + text).input_ids
+    assert status == 0 and f"English: {text}\nTokens: {' '.join(tokenizer.tokenize(PROMPT + text))} </s>\n" in out
+    assert f"Ids: {' '.join(map(str, ids))}\nGerman: {one_by_one([text], model, tokenizer)[0]}\n" in out
+    status, out, _ = run(capfd, "--model_name_or_path", folder, "--text", "Water.", "Snow.", "--target_lang", "French")
+    assert status == 0 and out.count("French: ") == 2 and out.index("English: Water.") < out.index("English: Snow.")
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 120, 10_000])
+def test_greedy_equals_generate_one_by_one(model, tokenizer, batch_tokens):
+    expected = one_by_one(TEXTS, model, tokenizer, limit=40)
+    assert len({len(translation) for translation in expected}) > 4  # they end at different steps: the batch shrinks
+    assert t5.translate(TEXTS, model, tokenizer, arguments(batch_tokens=batch_tokens, max_new_tokens=40)) == expected
+
+
+def test_limit_follows_the_source(model, tokenizer):
+    assert t5.translate(TEXTS[1:2], model, tokenizer, arguments()) == one_by_one(TEXTS[1:2], model, tokenizer)
+
+
+def test_greedy_computes_nothing_for_finished_sentences(model, tokenizer, monkeypatch):
+    rows = []
+    lm_head = model.lm_head.forward
+    monkeypatch.setattr(model.lm_head, "forward", lambda hidden: rows.append(len(hidden)) or lm_head(hidden))
+    t5.translate(TEXTS, model, tokenizer, arguments(max_new_tokens=40))
+    assert rows[0] == 8 and rows == sorted(rows, reverse=True) and rows[-1] < 8
+
+
+def test_beams_equal_generate_one_by_one(model, tokenizer):
+    found = t5.translate(TEXTS, model, tokenizer, arguments(num_beams=3, max_new_tokens=30))
+    assert found == one_by_one(TEXTS, model, tokenizer, beams=3, limit=30)
+
+
+def test_translate_nothing(model, tokenizer):
+    assert t5.translate([], model, tokenizer, arguments()) == []
+    assert t5.translate(["", " "], model, tokenizer, arguments()) == ["", ""]
+
+
+@given(st.lists(st.text(max_size=30), max_size=4))
+@settings(max_examples=15, deadline=None)
+def test_any_text_gives_one_line_each(model, tokenizer, texts):
+    found = t5.translate(texts, model, tokenizer, arguments(max_new_tokens=3))
+    assert len(found) == len(texts) and not any("\n" in translation for translation in found)
+
+
+@given(st.lists(st.sampled_from(["▁word", "s", ".", "▁Hi!", "▁a"]), max_size=80), st.integers(1, 20))
+def test_pieces_keep_every_token(tokens, limit):
+    class Names:
+        convert_ids_to_tokens = staticmethod(lambda ids: ids)
+
+    parts = list(t5.pieces(tokens, Names, limit))
+    assert [token for part in parts for token in part] == tokens
+    assert all(len(part) <= limit for part in parts) and all(parts[:-1])
+    for part, following in zip(parts, parts[1:], strict=False):
+        window = [*part, *following][: limit + 1]
+        starts = [i for i in range(1, len(window)) if window[i].startswith("▁")]
+        if starts:
+            assert following[0].startswith("▁")
+
+
+def test_long_line_is_translated_in_full(model, tokenizer, capfd):
+    sentences = [f"The house number {i} is wonderful." for i in range(60)]
+    text = " ".join(sentences)
+    long = tokenizer(PROMPT + text).input_ids
+    assert len(long) > t5.MAX_TOKENS
+    rows = t5.encode(["Water.", text], tokenizer, arguments(), 7)
+    warning = capfd.readouterr().err
+    assert f"line 8: {len(long)} tokens" in warning and "line 7" not in warning
+    first = tokenizer(PROMPT).input_ids[:-1]
+    assert [number for number, _ in rows] == [0] + [1] * (len(rows) - 1) and len(rows) > 2
+    assert all(ids[: len(first)] == first and ids[-1] == 1 and len(ids) <= t5.MAX_TOKENS for _, ids in rows)
+    parts = [ids[len(first) : -1] for number, ids in rows if number == 1]
+    assert first + sum(parts, []) + [1] == long  # nothing lost
+    texts = [tokenizer.decode(part) for part in parts]
+    assert all(part.endswith(".") for part in texts)  # cut after a sentence
+    found = t5.translate(["Water.", text, "Snow."], model, tokenizer, arguments(max_new_tokens=20))
+    reference = one_by_one(["Water.", *texts, "Snow."], model, tokenizer, limit=20)
+    assert found == [reference[0], " ".join(reference[1:-1]), reference[-1]]
+
+
+def test_word_without_end(tokenizer):
+    rows = t5.encode(["n" * 5000], tokenizer, arguments(), 1)
+    first = tokenizer(PROMPT).input_ids[:-1]
+    assert tokenizer.decode(sum((ids[len(first) : -1] for _, ids in rows), [])) == "n" * 5000
+
+
+def test_cut_translation_is_named(model, tokenizer, capfd):
+    t5.translate(["", TEXTS[1]], model, tokenizer, arguments(max_new_tokens=2), 5)
+    assert "warning: line 6: cut at 2 tokens" in capfd.readouterr().err
+
+
+@pytest.fixture
+def english(tmp_path):
+    """A file of 23 lines: BOM, CRLF, blank lines, a line separator that is none of ours, no newline at the end."""
+    lines = [*TEXTS, "one\u2028line", *TEXTS, "The end"]
+    path = tmp_path / "english.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    return path, lines
+
+
+def test_file_in_windows(english, folder, model, tokenizer, tmp_path, capfd, monkeypatch):
+    path, lines = english
+    monkeypatch.setattr(t5, "WINDOW_LINES", 4)
+    output = tmp_path / "german.txt"
+    flags = ("--model_name_or_path", folder, "--input_file", path, "--bf16", "false", "--max_new_tokens", "9")
+    status, out, _ = run(capfd, *flags, "--output_file", output)
+    expected = "".join(f"{line}\n" for line in one_by_one(lines, model, tokenizer, limit=9))
+    assert status == 0 and output.read_bytes().decode() == expected and len(lines) == expected.count("\n")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["english.txt", "german.txt"]
+    status, out, err = run(capfd, *flags)
+    assert status == 0 and out == expected and "warning: line 2: cut at 9 tokens" in err
+
+
+def stop_after(windows, monkeypatch):
+    """Let the next run die after so many windows; later runs count the windows that they translate."""
+    translate, count = t5.translate, []
+
+    def dying(*rest):
+        count.append(rest[-1])
+        if len(count) > windows:
+            raise KeyboardInterrupt
+        return translate(*rest)
+
+    monkeypatch.setattr(t5, "translate", dying)
+    return count
+
+
+def test_interrupted_file_continues(english, folder, tmp_path, capfd, monkeypatch):
+    path, _ = english
+    monkeypatch.setattr(t5, "WINDOW_LINES", 4)
+    output = tmp_path / "german.txt"
+    flags = ["--model_name_or_path", folder, "--input_file", path, "--max_new_tokens", "9", "--output_file", output]
+    resume = [*flags, "--resume_from_checkpoint", "last"]
+    run(capfd, *flags)
+    whole = output.read_bytes()
+    for torn in (0, 3):
+        output.write_bytes(b"an earlier result\n")
+        with monkeypatch.context() as patch:
+            stop_after(3, patch)
+            with pytest.raises(KeyboardInterrupt):
+                run(capfd, *flags)
+        assert output.read_bytes() == b"an earlier result\n"
+        (partial,) = tmp_path.glob(".german.txt.*.partial")
+        assert whole.startswith(partial.read_bytes()) and partial.read_bytes().count(b"\n") == 12
+        partial.write_bytes(partial.read_bytes()[: -torn or None])
+        with monkeypatch.context() as patch:
+            lines = stop_after(9, patch)
+            assert run(capfd, *resume)[0] == 0
+        assert lines == ([9, 13, 17, 21] if torn else [13, 17, 21])  # what was complete is not translated again
+        assert output.read_bytes() == whole and not list(tmp_path.glob(".*"))
+
+
+def test_other_settings_or_input_start_afresh(english, folder, tmp_path, capfd, monkeypatch):
+    path, _ = english
+    monkeypatch.setattr(t5, "WINDOW_LINES", 4)
+    output = tmp_path / "german.txt"
+    flags = ["--model_name_or_path", folder, "--input_file", path, "--output_file", output, "--max_new_tokens"]
+    with monkeypatch.context() as patch:
+        stop_after(2, patch)
+        with pytest.raises(KeyboardInterrupt):
+            run(capfd, *flags, "9")
+    with monkeypatch.context() as patch:
+        lines = stop_after(9, patch)
+        assert run(capfd, *flags, "8", "--resume_from_checkpoint", "last")[0] == 0
+    assert lines == [1, 5, 9, 13, 17, 21]
+    path.write_bytes(b"Water.\n" + path.read_bytes())
+    with monkeypatch.context() as patch:
+        lines = stop_after(9, patch)
+        assert run(capfd, *flags, "9", "--resume_from_checkpoint", "last")[0] == 0
+    assert lines[0] == 1 and output.read_text(encoding="utf-8").count("\n") == 23
+
+
+def test_reference_scores(folder, tmp_path, capfd):
+    (tmp_path / "in.txt").write_text("\n".join(source for source, _ in t5.SAMPLE_PAIRS))
+    (tmp_path / "ref.txt").write_text("\n".join(target for _, target in t5.SAMPLE_PAIRS), encoding="utf-8")
+    results = tmp_path / "out" / "all_results.json"
+    results.parent.mkdir()
+    results.write_text('{"train_loss": 1.5}')
+    flags = ["--model_name_or_path", folder, "--input_file", tmp_path / "in.txt", "--output_file", tmp_path / "a.txt"]
+    flags += ["--reference_file", tmp_path / "ref.txt", "--output_dir", results.parent]
+    status, _, err = run(capfd, *flags)
+    system, reference = [(tmp_path / name).read_text(encoding="utf-8").splitlines() for name in ("a.txt", "ref.txt")]
+    metrics = json.loads(results.read_text())
+    assert status == 0 and metrics["bleu"] == pytest.approx(sacrebleu.corpus_bleu(system, [reference]).score)
+    assert metrics["chrf"] == pytest.approx(sacrebleu.corpus_chrf(system, [reference]).score)
+    assert 0 < metrics["chrf"] < 100 and metrics["train_loss"] == 1.5  # an earlier result stays
+    assert "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version" in err and "nc:6|nw:0" in err
+    (tmp_path / "ref.txt").write_text("one line\n")
+    status, _, err = run(capfd, *flags)
+    assert status == 2 and "1 lines for 20 translations" in err
+
+
+PAIRS = [("Der Hund bellt.", 'The dog "barks'), ("Die Katze schläft.", "The cat sleeps."), ("Es regnet.", "It rains.")]
+
+
+def train(capfd, tmp_path, output, *flags):
+    file = tmp_path / "pairs.tsv"
+    file.write_bytes(b"\xef\xbb\xbf" + "".join(f"{a}\t{b}\tignored\r\n" for a, b in PAIRS).encode())
+    languages = ("--source_lang", "German", "--target_lang", "English", "--train_file", file, "--validation_file", file)
+    return run(capfd, "--smoke", *languages, "--output_dir", tmp_path / output, *flags)
+
+
+def weights(path):
+    return T5ForConditionalGeneration.from_pretrained(path, dtype=torch.float32).state_dict()
+
+
+def test_training_on_own_pairs(tmp_path, capfd):
+    epochs = ("--max_steps", "120", "--per_device_train_batch_size", "1", "--save_strategy", "epoch")
+    status, out, err = train(
+        capfd, tmp_path, "out", *epochs, "--learning_rate", "3e-3", "--lr_scheduler_type", "constant"
+    )
+    assert status == 0, err
+    assert len(re.findall(r"'eval_bleu': '?[\d.]+", out)) == 40  # one for each of the 40 epochs
+    assert "3 of 3 translations are exactly the reference" in out and 'Der Hund bellt. -> The dog "barks' in out
+    assert not list((tmp_path / "out").glob("checkpoint-*"))
+    flags = ("--source_lang", "German", "--target_lang", "English", "--model_name_or_path", tmp_path / "out")
+    assert "\nEnglish: It rains.\n" in run(capfd, *flags, "--text", "Es regnet.")[1]
+
+
+def test_interrupted_training_ends_the_same(tmp_path, capfd, monkeypatch):
+    flags = ("--per_device_train_batch_size", "2", "--save_strategy", "epoch", "--max_steps", "6")
+    assert train(capfd, tmp_path, "whole", *flags)[0] == 0
+    step = t5.Seq2SeqTrainer.training_step
+
+    def dying(trainer, *rest):
+        if trainer.state.global_step == 3:
+            raise KeyboardInterrupt
+        return step(trainer, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(t5.Seq2SeqTrainer, "training_step", dying)
+        train(capfd, tmp_path, "cut", *flags)
+    assert not (tmp_path / "cut" / "model.safetensors").exists()
+    assert train(capfd, tmp_path, "cut", *flags, "--resume_from_checkpoint", "last")[0] == 0
+    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_fine_tuning_a_checkpoint(folder, tmp_path, capfd):
+    before, output = weights(folder), tmp_path / "tuned"
+    flags = (
+        "--model_name_or_path",
+        folder,
+        "--do_train",
+        "--output_dir",
+        output,
+        "--max_steps",
+        "2",
+        "--bf16",
+        "false",
+    )
+    status, out, _ = run(capfd, *flags, "--learning_rate", "1e-3", "--save_strategy", "no")
+    after = weights(output)
+    assert status == 0 and "of 20 translations" in out and before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert T5Tokenizer.from_pretrained(output).get_vocab() == T5Tokenizer.from_pretrained(folder).get_vocab()
+
+
+def test_loss_ignores_padding(model, tokenizer, tmp_path):
+    args, training_args = t5.parse_arguments(
+        ["--smoke", "--output_dir", str(tmp_path), "--label_smoothing_factor", "0"]
+    )
+    pairs = [["Water.", "Wasser."], ["The dog is sleeping under the table.", "Der Hund schläft unter dem Tisch."]]
+    batch = t5.build_trainer(model, tokenizer, {"train": pairs}, args, training_args).data_collator(pairs)
+    for row, (source, target) in enumerate(pairs):
+        ids, labels = tokenizer(PROMPT + source).input_ids, tokenizer(target).input_ids
+        assert batch["input_ids"][row, : len(ids)].tolist() == ids and batch["attention_mask"][row].sum() == len(ids)
+        assert (
+            batch["labels"][row, : len(labels)].tolist() == labels
+            and (batch["labels"][row, len(labels) :] == -100).all()
+        )
+
+
+def test_same_command_same_weights(tmp_path, capfd):
+    flags = ("--smoke", "--max_steps", "10", "--output_dir")
+    metrics = []
+    for name in ("a", "b"):
+        assert run(capfd, *flags, tmp_path / name)[0] == 0
+        results = json.loads((tmp_path / name / "all_results.json").read_text())
+        metrics.append({key: value for key, value in results.items() if "runtime" not in key and "second" not in key})
+    a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
+    assert metrics[0] == metrics[1] and all(torch.equal(a[name], b[name]) for name in a)
+
+
+FILES = {
+    "empty.tsv": b"",
+    "ragged.tsv": b"a\tb\nc\td\te\n",
+    "one.tsv": b"a\nb\n",
+    "blank.tsv": b"a\tb\n\t\n",
+    "latin.tsv": "a\tb\nä\tö\n".encode("latin-1"),
+    "good.tsv": b"a\tb\n",
+    "latin.txt": "a\nstraße\n".encode("latin-1"),
+    "good.txt": b"Water.\n",
+}
+ERRORS = [
+    ("--do_train --train_file none.tsv", r"cannot read .*none\.tsv: No such file"),
+    ("--do_train --train_file .", r"cannot read .*: Is a directory"),
+    ("--do_train --train_file empty.tsv", r"empty\.tsv: no rows"),
+    ("--do_train --train_file ragged.tsv", r"ragged\.tsv, line 2: found 3 columns, needed are 2"),
+    ("--do_train --train_file one.tsv", r"one\.tsv, line 1: found 1 columns, needed are 2"),
+    ("--do_train --train_file blank.tsv", r"blank\.tsv, line 2: .*not empty"),
+    ("--do_train --train_file latin.tsv", r"latin\.tsv, line 2: byte 1 is not UTF-8"),
+    ("--do_train --train_file good.tsv --validation_file ragged.tsv", r"ragged\.tsv, line 2"),
+    ("--train_file good.tsv", r"--do_train"),
+    ("--do_train --validation_file good.tsv", r"--train_file"),
+    ("--input_file none.txt", r"cannot read .*none\.txt"),
+    ("--input_file none.txt --output_file x.txt", r"cannot read .*none\.txt"),
+    ("--input_file latin.txt --output_file x.txt", r"latin\.txt, line 2: byte 5 is not UTF-8"),
+    ("--input_file good.txt --output_file no/such/x.txt", r"cannot write .*no/such/x\.txt"),
+    ("--input_file good.txt --output_file .", r"cannot write"),
+    ("--input_file good.txt --text a", r"--text and --input_file"),
+    ("--input_file good.txt --reference_file good.txt", r"--output_file"),
+    ("--input_file good.txt --reference_file none.txt --output_file x.txt", r"cannot read .*none\.txt"),
+    ("--input_file - --output_file x.txt --resume_from_checkpoint last", r"a pipe cannot be read again"),
+    ("--num_beams 0", r"--num_beams 0"),
+    ("--max_new_tokens -1 --text a", r"--max_new_tokens -1"),
+    ("--batch_tokens 0 --text a", r"--batch_tokens 0"),
+    ("--batch_tokens many", r"--batch_tokens"),
+    ("--colour red", r"--colour"),
+    ("--model_name_or_path blank --text a", r"is no complete T5: 0 weights are missing, .*\(104, "),
+    ("--model_name_or_path bert --text a", r"bert is no complete T5|cannot load bert"),
+    ("--model_name_or_path pickle --text a", r"cannot load pickle"),
+    ("--model_name_or_path cut --text a", r"cannot load cut"),
+    ("--model_name_or_path good.tsv --text a", r"good\.tsv"),
+]
+
+
+@pytest.fixture(scope="module")
+def bad_input(folder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("bad")
+    for name, content in FILES.items():
+        (path / name).write_bytes(content)
+    for name in ("blank", "bert", "pickle", "cut"):
+        (path / name).mkdir()
+        for file in folder.iterdir():
+            (path / name / file.name).write_bytes(file.read_bytes())
+    (path / "blank" / "tokenizer.json").unlink()
+    (path / "pickle" / "model.safetensors").unlink()
+    torch.save({}, path / "pickle" / "pytorch_model.bin")
+    (path / "cut" / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:5000])
+    config = BertConfig(vocab_size=300, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    BertForMaskedLM(config).save_pretrained(path / "bert")
+    return path
+
+
+@pytest.mark.parametrize(("flags", "message"), ERRORS, ids=[flags for flags, _ in ERRORS])
+def test_errors(bad_input, folder, capfd, monkeypatch, flags, message):
+    monkeypatch.chdir(bad_input)
+    monkeypatch.setattr(t5.stat, "S_ISCHR", lambda mode: True)
+    before = sorted(bad_input.rglob("*"))
+    model = () if "--model_name_or_path" in flags else ("--model_name_or_path", folder)
+    status, out, err = run(capfd, *flags.split(), *model)
+    last = err.strip().splitlines()[-1]
+    assert status == 2 and re.match(f"error: .*{message}", last), err
+    assert out == "" and "Traceback" not in err and sorted(bad_input.rglob("*")) == before
+
+
+@pytest.mark.real_data
+def test_multi30k(real_data, folder, model, tokenizer):
+    pairs = t5.read_pairs(str(real_data / "multi30k" / "val.de-en.tsv"))
+    lines = (real_data / "multi30k" / "val.de-en.tsv").read_text(encoding="utf-8").split("\n")[:-1]
+    assert ["\t".join(pair) for pair in pairs] == lines and len(pairs) == 1014
+    sentences = [english for _, english in pairs[:60]]
+    found = t5.translate(sentences, model, tokenizer, arguments(max_new_tokens=12, batch_tokens=1000))
+    assert found == one_by_one(sentences, model, tokenizer, limit=12)
+
+
+@pytest.mark.slow
+def test_a_long_file_in_flat_memory(folder, tmp_path):
+    code = (
+        "import resource, sys; sys.path.insert(0, sys.argv[1]); import t5_translator as t5; t5.main(sys.argv[2:]);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    peaks = []
+    for lines in (8192, 100_000):
+        (tmp_path / "in.txt").write_text("Water is falling.\n" * lines)
+        flags = [
+            "--model_name_or_path",
+            folder,
+            "--input_file",
+            tmp_path / "in.txt",
+            "--output_file",
+            tmp_path / "out.txt",
+        ]
+        command = [sys.executable, "-c", code, SCRIPTS["t5_translator"].parent, *flags, "--max_new_tokens", "2"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks.append(int(done.stdout))
+        assert (tmp_path / "out.txt").read_text().count("\n") == lines
+    assert peaks[1] < peaks[0] * 1.1
