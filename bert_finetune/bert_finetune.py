@@ -7,7 +7,7 @@
 #     "numpy>=2.0",
 #     "pandas[parquet]>=2.2",
 #     "scikit-learn>=1.6",
-#     "torch>=2.9",
+#     "torch>=2.11",
 #     "tqdm>=4.66",
 #     "transformers>=5.0",
 # ]

@@ -5,7 +5,7 @@
 #     "huggingface_hub>=1.0",
 #     "matplotlib>=3.9",
 #     "numpy>=2.0",
-#     "torch>=2.9",
+#     "torch>=2.11",
 #     "tqdm>=4.66",
 #     "transformers>=5.0",
 # ]

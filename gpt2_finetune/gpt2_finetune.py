@@ -6,7 +6,7 @@
 #     "matplotlib>=3.9",
 #     "numpy>=2.0",
 #     "safetensors>=0.6",
-#     "torch>=2.9",
+#     "torch>=2.11",
 #     "tqdm>=4.66",
 #     "transformers>=5.0",
 # ]

@@ -42,7 +42,6 @@ numbers:
   --seed                                          of weights, order and dropout
 """
 
-import argparse
 import functools
 import json
 import os
@@ -50,9 +49,11 @@ import shutil
 import sys
 import time
 import zipfile
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace, RawDescriptionHelpFormatter
+from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 # TensorFlow reads this once, while it is imported, and would report a missing GPU as an error; your own value wins.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -87,14 +88,15 @@ SAMPLE_PAIRS = [
     ("Kannst du mir bitte helfen?", "Can you help me, please?"),
     ("Das Boot liegt am Ufer.", "The boat lies on the shore."),
     ("Vögel fliegen über das Meer.", "Birds fly over the sea."),
-    ("Der Arzt sagt: \"Alles ist gut.\"", "The doctor says: \"All is well.\""),
+    ('Der Arzt sagt: "Alles ist gut."', 'The doctor says: "All is well."'),
     ("Er kauft Brot, Käse und Wein.", "He buys bread, cheese and wine."),
     ("Das Buch ist besser als der Film.", "The book is better than the film."),
     ("Niemand kennt die Antwort.", "Nobody knows the answer."),
-]  # fmt: skip
+]
 SAMPLE_ROUNDS = 20  # an epoch goes through the sample so often, so that it is worth a validation and a checkpoint
-SAMPLE_DEFAULTS = {"batch_size": 12, "num_train_epochs": 6, "vocab_size": 500, "dropout": 0.1}
-SMOKE_DEFAULTS = {"embedding_dim": 64, "hidden_size": 128, "vocab_size": 500, "learning_rate": 5e-3, "bf16": False}
+SAMPLE_DEFAULTS = {"batch_size": 8, "num_train_epochs": 12, "dropout": 0.0}
+SMOKE_DEFAULTS = {"embedding_dim": 64, "hidden_size": 128, "vocab_size": 1000, "learning_rate": 5e-3, "bf16": False}
+SMOKE_DEFAULTS |= {"max_train_samples": 2000}
 SPECIAL_TOKENS = ["<pad>", "<unk>", "<sos>", "<eos>"]
 PAD, UNK, SOS, EOS = range(4)
 IDS = tf.TensorSpec([None, None], tf.int32)  # a padded batch of token ids: (batch, length)
@@ -102,10 +104,9 @@ METRICS = {"bleu": BLEU(lowercase=True), "chrf": CHRF(lowercase=True)}
 MODEL_FILE, VOCABULARY_FILE = "model.keras", "vocabulary.json"
 FILE_FLAGS = ["train_file", "validation_file", "test_file", "model_name_or_path", "input_file", "output_file"]
 MODEL_FLAGS = {"embedding_dim": 256, "hidden_size": 512, "dropout": 0.4}
-DATA_FLAGS = {"vocab_size": 6000, "max_seq_length": 100, "batch_size": 128, "num_beams": 1, "seed": 42}
+DATA_FLAGS = {"max_train_samples": 10**9, "max_seq_length": 100, "vocab_size": 6000, "batch_size": 128, "seed": 42}
 LEARNING_FLAGS = {"num_train_epochs": 15, "early_stopping_patience": 4, "learning_rate": 1e-3}
-NUMBER_FLAGS = MODEL_FLAGS | DATA_FLAGS | LEARNING_FLAGS | {"label_smoothing_factor": 0.1}
-Pair = tuple[str, str]  # source text, target text
+NUMBER_FLAGS = MODEL_FLAGS | DATA_FLAGS | LEARNING_FLAGS | {"label_smoothing_factor": 0.1, "num_beams": 1}
 
 
 def fail(message: object) -> NoReturn:
@@ -131,16 +132,14 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
 def has_bf16() -> bool:
     """Tell whether bfloat16 is fast here: on GPUs from compute capability 8, on CPUs with AVX-512 BF16 or AMX."""
     if gpus := tf.config.list_physical_devices("GPU"):
-        details = map(tf.config.experimental.get_device_details, gpus)
-        return all(detail.get("compute_capability", (0, 0)) >= (8, 0) for detail in details)
+        return all(tf.config.experimental.get_device_details(gpu).get("compute_capability", ()) >= (8,) for gpu in gpus)
     cpu = Path("/proc/cpuinfo")
     return cpu.exists() and not {"avx512_bf16", "amx_bf16"}.isdisjoint(cpu.read_text().split())
 
 
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None = None) -> Namespace:
     """Parse the command line; bad usage ends in one line. Without a choice of steps, train unless a model is named."""
-    layout, switch = argparse.RawDescriptionHelpFormatter, argparse.BooleanOptionalAction
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=layout)
+    parser = ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=RawDescriptionHelpFormatter)
     parser.error = fail
     parser.add_argument("--smoke", action="store_true", help="a tiny model, done in seconds on any machine")
     for step in ("train", "eval", "predict"):
@@ -151,7 +150,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=type(default), default=default, help="default: %(default)s")
     parser.add_argument("--text", nargs="+", default=[], help="sentences to translate")
     parser.add_argument("--attention", action="store_true", help="let the decoder look back at the source")
-    parser.add_argument("--bf16", action=switch, default=has_bf16(), help="mixed bfloat16 (default: where it is fast)")
+    parser.add_argument("--bf16", action=BooleanOptionalAction, default=has_bf16(), help="default: where it is fast")
     parser.add_argument("--output_dir", default="outputs/seq2seq_lstm", help="where everything is written")
     args = parser.parse_args(argv)
     parser.set_defaults(**({} if args.train_file else SAMPLE_DEFAULTS) | (SMOKE_DEFAULTS if args.smoke else {}))
@@ -178,20 +177,20 @@ def read_lines(path: str) -> list[str]:
     return text.removesuffix("\n").split("\n") if text else fail(f"{path} is empty: give one text or pair per line")
 
 
-def read_pairs(path: str) -> list[Pair]:
+def read_pairs(path: str) -> list[tuple[str, str]]:
     """Read SOURCE TAB TARGET per line; quotes are plain characters, further columns are ignored."""
     rows = [line.split("\t") for line in read_lines(path)]
     columns = max(2, len(rows[0]))
     for number, row in enumerate(rows, 1):
         if len(row) != columns or not all(text.strip() for text in row[:2]):
-            found = f"{len(row)} columns" if len(row) != columns else "a blank source or target"
-            fail(f"{path}, line {number}: found {found}: every line needs {columns} columns, SOURCE TAB TARGET first")
+            found = f"{len(row)} columns, {str(row):.60}"
+            fail(f"{path}, line {number}: found {found}: give {columns} columns, SOURCE TAB TARGET, neither blank")
     return [(row[0], row[1]) for row in rows]
 
 
-def load_splits(args: argparse.Namespace) -> dict[str, list[Pair]]:
-    """Return the pairs for `train`, `validation` and `test`; without any file the sample is all three."""
-    train = read_pairs(args.train_file) if args.train_file else SAMPLE_PAIRS * SAMPLE_ROUNDS
+def load_splits(args: Namespace) -> dict[str, list[tuple[str, str]]]:
+    """Return the pairs for `train`, `validation` and `test`, by default from the sample, which is learnt by heart."""
+    train = read_pairs(args.train_file)[: args.max_train_samples] if args.train_file else SAMPLE_PAIRS * SAMPLE_ROUNDS
     validation = read_pairs(args.validation_file) if args.validation_file else SAMPLE_PAIRS
     if args.train_file and not args.validation_file:
         validation, train = train[::20], [pair for index, pair in enumerate(train) if index % 20]
@@ -205,32 +204,26 @@ def train_tokenizer(texts: list[str], vocab_size: int, max_seq_length: int) -> T
     "▁" stands for the space before a word, so that decoding gives the text back with its spaces.
     """
     tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL_TOKENS[UNK]))
-    spaces = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase(), *spaces])
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     words = pre_tokenizers.Split(Regex(r"▁?(\w+|[^\w▁])"), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(split=False), words])
     tokenizer.decoder = decoders.Metaspace()
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
-    ends = [("<sos>", SOS), ("<eos>", EOS)]
-    tokenizer.post_processor = processors.TemplateProcessing("<sos> $A <eos>", special_tokens=ends)
+    tokenizer.post_processor = processors.BertProcessing(("<eos>", EOS), ("<sos>", SOS))
     tokenizer.enable_truncation(max_seq_length)
     return tokenizer
 
 
-class Translator(NamedTuple):
-    """A model, the tokenizers of its two languages, and what is saved with them: sizes and training history."""
-
-    model: keras.Model
-    source: Tokenizer
-    target: Tokenizer
-    settings: dict
+# A Keras model, the tokenizers of its two languages, and a dict saved with them: the model's shape, the run's history.
+Translator = namedtuple("Translator", "model source target settings")
 
 
-def new_translator(args: argparse.Namespace, pairs: list[Pair]) -> Translator:
+def new_translator(args: Namespace, pairs: list[tuple[str, str]]) -> Translator:
     """Learn both vocabularies from the training pairs and build a model with random weights."""
     sides = [train_tokenizer(texts, args.vocab_size, args.max_seq_length) for texts in zip(*pairs, strict=True)]
     shape = {name: getattr(args, name) for name in ("attention", *MODEL_FLAGS)}
+    shape["hidden_size"] += shape["hidden_size"] % 2  # with attention both directions of reading share it
     shape["sizes"] = [tokenizer.get_vocab_size() for tokenizer in sides]
     return Translator(build_model(**shape), *sides, {"model": shape})
 
@@ -239,7 +232,7 @@ def load_translator(folder: str | Path) -> Translator:
     """Load what `save_translator` wrote; the model computes in the dtype policy of now, not of then."""
     try:
         saved = json.loads(Path(folder, VOCABULARY_FILE).read_text())
-        sides = [Tokenizer.from_str(json.dumps(saved[side])) for side in ("source", "target")]
+        sides = [Tokenizer.from_str(json.dumps(side)) for side in saved["tokenizers"]]
         model = build_model(**saved["settings"]["model"])
         model.load_weights(Path(folder, MODEL_FILE))
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
@@ -250,39 +243,37 @@ def load_translator(folder: str | Path) -> Translator:
 def save_translator(translator: Translator, folder: Path, model: keras.Model) -> None:
     """Write the weights and, as the sign of a complete folder, the vocabularies with settings and history."""
     write_atomically(folder / MODEL_FILE, model.save)
-    sides = {name: json.loads(getattr(translator, name).to_str()) for name in ("source", "target")}
-    text = json.dumps({"settings": translator.settings, **sides}, indent=1)
-    write_atomically(folder / VOCABULARY_FILE, lambda path: path.write_text(text))
+    saved = {"settings": translator.settings, "tokenizers": [json.loads(side.to_str()) for side in translator[1:3]]}
+    write_atomically(folder / VOCABULARY_FILE, lambda path: path.write_text(json.dumps(saved, indent=1)))
 
 
 def encode(tokenizer: Tokenizer, texts: list[str]) -> list[Encoding]:
-    """Tokenize texts from <sos> to <eos>; what exceeds `max_seq_length` is in `Encoding.overflowing`."""
+    """Tokenize texts, <sos> to <eos>, whatever their spaces; what exceeds `max_seq_length` is in `overflowing`."""
     tokenizer.encode_special_tokens = True  # "<eos>" in a text is text
-    return tokenizer.encode_batch(texts)
+    return tokenizer.encode_batch([" ".join(text.split()) for text in texts])
 
 
-def encode_pairs(translator: Translator, pairs: list[Pair]) -> list[tf.RaggedTensor]:
+def encode_pairs(translator: Translator, pairs: list[tuple[str, str]]) -> list[tf.RaggedTensor]:
     """Return source and target ids, int32 (pairs, tokens) each, of the pairs that are short enough."""
     sources, targets = zip(*pairs, strict=True)
     rows = zip(encode(translator.source, sources), encode(translator.target, targets), strict=True)
     rows = [(source.ids, target.ids) for source, target in rows if not (source.overflowing or target.overflowing)]
-    sides = zip(*rows, strict=True) if rows else fail("--max_seq_length: every pair is longer, give a higher number")
+    sides = zip(*rows, strict=True) if rows else fail("every pair is longer than --max_seq_length: give a higher one")
     return [tf.ragged.constant(side, tf.int32) for side in sides]
 
 
-def make_batches(data: tuple, batch_size: int, rng: np.random.Generator | None = None) -> tf.data.Dataset:
-    """Yield padded source and target ids, int32 (batch, length) each; in random order if there is a generator.
+def make_batches(data: list[tf.RaggedTensor], batch_size: int, rng: np.random.Generator) -> tf.data.Dataset:
+    """Yield padded source and target ids, int32 (batch, length) each, in an order that depends on `rng` alone.
 
     Windows of 100 batches are sorted by length and cut into batches, so that hardly any padding is needed; then the
     batches are shuffled.
     """
-    lengths = [side.row_lengths().numpy() for side in data]
-    order, batches = rng.permutation(len(lengths[0])) if rng else np.arange(len(lengths[0])), []
+    lengths, batches = [side.row_lengths().numpy() for side in data], []
+    order = rng.permutation(len(lengths[0]))
     for window in np.split(order, range(100 * batch_size, len(order), 100 * batch_size)):
         rows = window[np.lexsort([side[window] for side in lengths])]  # by target length, then by source length
         batches += np.split(rows, range(batch_size, len(rows), batch_size))
-    if rng:
-        rng.shuffle(batches)
+    rng.shuffle(batches)
     dataset = tf.data.Dataset.from_tensor_slices(tf.ragged.constant(batches, tf.int32))
     return dataset.map(lambda rows: tuple(tf.gather(side, rows).to_tensor() for side in data)).prefetch(2)
 
@@ -303,8 +294,7 @@ def build_model(sizes: list[int], embedding_dim: int, hidden_size: int, dropout:
         state = [layers.Concatenate()(states[index::2]) for index in (0, 1)]  # forward and backward h, then c
         memory = keras.ops.where(keras.ops.expand_dims(mask, -1), memory, 0)  # (batch, source length, hidden)
     else:  # reading backwards brings the first words close to where they are needed (Sutskever et al., section 3.3)
-        _, *state = layers.LSTM(hidden_size, go_backwards=True, return_state=True)(words, mask=mask)
-        memory = words  # the plain decoder does not look at it
+        memory, *state = layers.LSTM(hidden_size, go_backwards=True, return_state=True)(words, mask=mask)
     encoder = keras.Model(source, [memory, *state], name="encoder")
 
     given = [keras.Input(tensor.shape[1:]) for tensor in (memory, *state)]
@@ -340,67 +330,46 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing: float) -> tup
     probabilities, classes = tf.nn.softmax(logits), logits.shape[-1]
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None, None]:
-        share = smoothing / classes
-        wanted = tf.one_hot(labels, classes, on_value=1 - smoothing + share, off_value=share)
+        wanted = tf.one_hot(labels, classes, 1 - smoothing + smoothing / classes, smoothing / classes)
         return (probabilities - wanted) * upstream[:, None], None, None
 
     return -tf.math.log(tf.gather(probabilities, labels, batch_dims=1) + 1e-30), gradient
 
 
 @functools.lru_cache(maxsize=4)
-def compile_step(model: keras.Model, optimizer: keras.Optimizer | None = None, smoothing: float = 0.0) -> Callable:
-    """Compile source and target ids to the sum of the losses and the number of tokens; with an optimizer it learns."""
+def compile_pass(model: keras.Model, optimizer: keras.Optimizer | None = None, smoothing: float = 0.0) -> Callable:
+    """Compile a pass over batches: (batches, title of the bar) to the mean loss; with an optimizer the model learns."""
     (encoder, decoder, projection), training = parts(model), optimizer is not None
 
     @tf.function(input_signature=[IDS, IDS])
     def step(source: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         real = target[:, 1:] != PAD  # the projection is the largest product: padding does not enter it
         with tf.GradientTape() as tape:
-            given = [source, *encoder(source, training=training), target[:, :-1]]
-            output = decoder(given, training=training)[0]  # (batch, target length - 1, hidden)
+            output = decoder([source, *encoder(source, training=training), target[:, :-1]], training=training)[0]
             logits = tf.cast(projection(output[real]), tf.float32)  # (tokens, target vocabulary)
-            losses = cross_entropy(logits, target[:, 1:][real], smoothing)
-            loss = tf.reduce_mean(losses)
+            loss = tf.reduce_mean(cross_entropy(logits, target[:, 1:][real], smoothing))
         if training:
             optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
-        return tf.reduce_sum(losses), tf.size(losses)
+        return loss, tf.shape(logits)[0]
 
-    return step
+    def run(batches: tf.data.Dataset, title: str) -> float:
+        bar = tqdm(batches, desc=title, disable=None, leave=False)
+        losses, tokens = zip(*[step(source, target) for source, target in bar], strict=True)
+        return float(np.average(losses, weights=tokens))
 
-
-def mean_loss(step: Callable, batches: tf.data.Dataset, title: str) -> float:
-    """Run a compiled step over all batches and return the mean loss in nats per token."""
-    bar = tqdm(batches, desc=title, disable=None, leave=False)
-    loss, tokens = np.sum([step(*batch) for batch in bar], axis=0)
-    return float(loss / tokens)
-
-
-def find_checkpoint(args: argparse.Namespace) -> str | Path | None:
-    """Return the checkpoint to resume from: the one named, or the newest complete one; None for a fresh start."""
-    if args.resume_from_checkpoint != "last":
-        return args.resume_from_checkpoint
-    complete = [path.parent for path in Path(args.output_dir).glob(f"checkpoint-*/{VOCABULARY_FILE}")]
-    return max(complete, key=lambda folder: int(folder.name.split("-")[1]), default=None)
+    return run
 
 
 def best_epoch(history: list[dict]) -> int:
-    """Return the epoch of the highest validation BLEU, the latest of equals; 0 before the first."""
-    return max(history, key=lambda record: (record["eval_bleu"], record["epoch"]), default={"epoch": 0})["epoch"]
+    """Return the epoch of the highest validation BLEU, among equals that of the lowest loss; 0 before the first."""
+    return max(history, key=lambda record: (record["eval_bleu"], -record["eval_loss"]), default={"epoch": 0})["epoch"]
 
 
-def train_epoch(model: keras.Model, step: Callable, data: list, args: argparse.Namespace, epoch: int) -> dict:
-    """Train one epoch; order and dropout depend on seed and epoch alone, so that a run can resume."""
-    start, rng = time.perf_counter(), np.random.default_rng([args.seed, epoch])
-    for variable in model.variables:
-        if "seed_generator" in variable.path:
-            variable.assign(rng.integers(2**32, size=2, dtype=np.uint32))
-    loss = mean_loss(step, make_batches(data, args.batch_size, rng), f"epoch {epoch}/{args.num_train_epochs}")
-    seconds = time.perf_counter() - start
-    return {"epoch": epoch, "train_loss": loss, "train_runtime": seconds, "pairs_per_second": len(data[0]) / seconds}
+def train(translator: Translator, splits: dict, args: Namespace, checkpoint: str | Path | None) -> dict:
+    """Train until the validation BLEU stops rising, leave the best weights in the model and return their record.
 
-
-def train(translator: Translator, splits: dict, args: argparse.Namespace, checkpoint: str | Path | None) -> dict:
-    """Train until the validation BLEU stops rising, leave the best weights in the model and return their record."""
+    Order and dropout of an epoch depend on seed and epoch alone, so that a resumed run ends like an uninterrupted one.
+    """
     # A second view of the same layers takes the optimizer: checkpoints hold Adam's state, the final file does not.
     model, output_dir = keras.Model(translator.model.inputs, translator.model.outputs), Path(args.output_dir)
     model.compile(keras.optimizers.Adam(args.learning_rate, global_clipnorm=1.0))
@@ -408,20 +377,28 @@ def train(translator: Translator, splits: dict, args: argparse.Namespace, checkp
     if checkpoint:
         model.load_weights(Path(checkpoint, MODEL_FILE))
     history = translator.settings["history"] = translator.settings["history"] if checkpoint else []
-    step = compile_step(model, model.optimizer, args.label_smoothing_factor)
+    run = compile_pass(model, model.optimizer, args.label_smoothing_factor)
     data = encode_pairs(translator, splits["train"])
     while len(history) < min(args.num_train_epochs, best_epoch(history) + args.early_stopping_patience):
-        record = train_epoch(model, step, data, args, len(history) + 1)
+        start, epoch = time.perf_counter(), len(history) + 1
+        rng = np.random.default_rng([args.seed, epoch])
+        for variable in [variable for variable in model.variables if "seed_generator" in variable.path]:
+            variable.assign(rng.integers(2**32, size=2, dtype=np.uint32))
+        loss = run(make_batches(data, args.batch_size, rng), f"epoch {epoch}/{args.num_train_epochs}")
+        record = {"epoch": epoch, "train_loss": loss, "train_runtime": time.perf_counter() - start}
         history.append(record | evaluate(translator, splits["validation"], args, "eval"))
         print(", ".join(f"{name} {value:.4g}" for name, value in history[-1].items()))
-        save_translator(translator, output_dir / f"checkpoint-{len(history)}", model)
-        kept = {output_dir / f"checkpoint-{epoch}" for epoch in (len(history), best_epoch(history))}
+        if history[-1]["eval_loss"] > min(record["eval_loss"] for record in history):
+            model.optimizer.learning_rate *= 0.5
+        (output_dir / f"checkpoint-{epoch:04}" / VOCABULARY_FILE).unlink(missing_ok=True)
+        save_translator(translator, output_dir / f"checkpoint-{epoch:04}", model)
+        kept = {output_dir / f"checkpoint-{number:04}" for number in (epoch, best_epoch(history))}
         for folder in set(output_dir.glob("checkpoint-*")) - kept:
             shutil.rmtree(folder)
-    best = history[best_epoch(history) - 1]
-    translator.model.load_weights(output_dir / f"checkpoint-{best['epoch']}" / MODEL_FILE)
+    translator.model.load_weights(output_dir / f"checkpoint-{best_epoch(history):04}" / MODEL_FILE)
     save_translator(translator, output_dir, translator.model)
-    return best
+    draw_training_curve(history, output_dir / "training_curve.png")
+    return history[best_epoch(history) - 1] | {"train_runtime": sum(record["train_runtime"] for record in history)}
 
 
 @functools.lru_cache(maxsize=4)
@@ -432,31 +409,29 @@ def compile_search(model: keras.Model, num_beams: int) -> Callable:
     probability per token wins, a length normalisation as in Wu et al. 2016 (https://arxiv.org/abs/1609.08144,
     equation 14) with alpha = 1. <unk> is never chosen.
     """
-    encoder, decoder, projection = parts(model)
-    never = tf.reduce_sum(tf.one_hot([PAD, UNK, SOS], projection.units, on_value=-1e9), axis=0)
-    only_padding = tf.one_hot(PAD, projection.units, on_value=0.0, off_value=-1e9)  # follows <eos>, at no cost
+    (encoder, decoder, projection), size = parts(model), model.output.shape[-1]
+    never = tf.where(tf.range(size) < EOS, -1e9, 0.0)  # <pad>, <unk> and <sos>
+    only_padding = tf.where(tf.range(size) == PAD, 0.0, -1e9)  # what follows <eos>, at no cost
 
     @tf.function(input_signature=[IDS])
     def search(source: tf.Tensor) -> tf.Tensor:
         batch, limit = tf.shape(source)[0], 2 * tf.shape(source)[1]
         source, memory, *state = (tf.repeat(tensor, num_beams, axis=0) for tensor in (source, *encoder(source)))
-        first = tf.repeat(tf.range(batch) * num_beams, num_beams)  # (batch * beams,): the first beam of each sentence
-        scores = tf.tile([0.0] + [-1e9] * (num_beams - 1), [batch])  # (batch * beams,)
+        first = tf.range(batch)[:, None] * num_beams  # (batch, 1): where the beams of a sentence begin
+        scores = tf.repeat([[0.0] + [-1e9] * (num_beams - 1)], batch, axis=0)  # (batch, beams)
         tokens, finished = tf.fill([batch * num_beams, 1], SOS), tf.fill([batch * num_beams], False)
         while not tf.reduce_all(finished) and tf.shape(tokens)[1] <= limit:
             tf.autograph.experimental.set_loop_options(shape_invariants=[(tokens, IDS.shape)])
             output, *state = decoder([source, memory, *state, tokens[:, -1:]])[:3]
             logits = tf.cast(projection(output[:, 0]), tf.float32) + never  # (batch * beams, target vocabulary)
-            totals = scores[:, None] + tf.where(finished[:, None], only_padding, tf.nn.log_softmax(logits))
-            scores, chosen = tf.math.top_k(tf.reshape(totals, [batch, -1]), num_beams)
-            scores, chosen = tf.reshape(scores, [-1]), tf.reshape(chosen, [-1])
-            parent, token = first + chosen // projection.units, chosen % projection.units
-            state = [tf.gather(tensor, parent) for tensor in state]
-            tokens = tf.concat([tf.gather(tokens, parent), token[:, None]], axis=1)
-            finished = tf.gather(finished, parent) | (token == EOS)
-        scores /= tf.math.count_nonzero(tokens[:, 1:] - PAD, axis=1, dtype=tf.float32)
-        best = tf.argmax(tf.reshape(scores, [batch, num_beams]), axis=1)
-        return tf.gather(tf.reshape(tokens, [batch, num_beams, -1]), best, batch_dims=1)[:, 1:]
+            totals = tf.reshape(scores, [-1, 1]) + tf.where(finished[:, None], only_padding, tf.nn.log_softmax(logits))
+            scores, chosen = tf.math.top_k(tf.reshape(totals, [batch, -1]), num_beams)  # (batch, beams) each
+            parent, token = tf.reshape(first + chosen // size, [-1]), tf.reshape(chosen % size, [-1])
+            *state, tokens, finished = (tf.gather(tensor, parent) for tensor in (*state, tokens, finished))
+            tokens, finished = tf.concat([tokens, token[:, None]], axis=1), finished | (token == EOS)
+        lengths = tf.math.count_nonzero(tokens[:, 1:] - PAD, axis=1, dtype=tf.float32)
+        best = tf.argmax(scores / tf.reshape(lengths, [batch, num_beams]), axis=1, output_type=tf.int32)
+        return tf.gather(tokens, first[:, 0] + best)[:, 1:]
 
     return search
 
@@ -477,11 +452,11 @@ def translate(translator: Translator, texts: list[str], num_beams: int = 1, batc
     return translations
 
 
-def evaluate(translator: Translator, pairs: list[Pair], args: argparse.Namespace, prefix: str) -> dict[str, float]:
+def evaluate(translator: Translator, pairs: list[tuple[str, str]], args: Namespace, prefix: str) -> dict[str, float]:
     """Return loss in nats per token, perplexity, BLEU and chrF (both lower-cased) of a model on pairs."""
     sources, references = zip(*pairs, strict=True)
-    batches = make_batches(encode_pairs(translator, pairs), args.batch_size)
-    loss = mean_loss(compile_step(translator.model), batches, "loss")
+    batches = make_batches(encode_pairs(translator, pairs), args.batch_size, np.random.default_rng(0))
+    loss = compile_pass(translator.model)(batches, "measuring the loss")
     translations = translate(translator, sources, args.num_beams, args.batch_size)
     scores = {name: metric.corpus_score(translations, [references]).score for name, metric in METRICS.items()}
     scores |= {"loss": loss, "perplexity": float(np.exp(loss))}
@@ -510,7 +485,7 @@ def draw_alignment(translator: Translator, text: str, path: Path) -> None:
     write_atomically(path, lambda file: axes.figure.savefig(file, format="png", dpi=100))
 
 
-def predict(translator: Translator, pairs: list[Pair], args: argparse.Namespace) -> None:
+def predict(translator: Translator, pairs: list[tuple[str, str]], args: Namespace) -> None:
     """Translate --text and --input_file, or without both the sources of the pairs, to --output_file or the screen."""
     texts = args.text + (read_lines(args.input_file) if args.input_file else [])
     texts = translate(translator, texts or [source for source, _ in pairs], args.num_beams, args.batch_size)
@@ -534,17 +509,14 @@ def report(metrics: dict[str, float], output_dir: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     """Train, evaluate and translate as the command line says."""
     args = parse_arguments(argv)
-    output_dir, metrics = Path(args.output_dir), {}
+    output_dir, checkpoint = Path(args.output_dir), args.resume_from_checkpoint
+    if checkpoint == "last":  # complete checkpoints only, and a fresh start without any
+        checkpoint = max((path.parent for path in output_dir.glob(f"checkpoint-*/{VOCABULARY_FILE}")), default=None)
     keras.utils.set_random_seed(args.seed)
     keras.config.set_dtype_policy("mixed_bfloat16" if args.bf16 else "float32")
-    splits, checkpoint = load_splits(args), find_checkpoint(args)
-    folder = checkpoint or args.model_name_or_path
+    splits, folder = load_splits(args), checkpoint or args.model_name_or_path
     translator = load_translator(folder) if folder else new_translator(args, splits["train"])
-    if args.do_train:
-        for tokenizer, text in zip(translator[1:3], splits["train"][0], strict=True):
-            print(*tokenizer.encode(text).tokens, tokenizer.encode(text).ids)
-        metrics |= train(translator, splits, args, checkpoint)
-        draw_training_curve(translator.settings["history"], output_dir / "training_curve.png")
+    metrics = train(translator, splits, args, checkpoint) if args.do_train else {}
     if args.do_eval:
         metrics |= evaluate(translator, splits["test"], args, "test")
         if translator.settings["model"]["attention"]:

@@ -5,7 +5,7 @@
 #     "huggingface_hub>=1.0",
 #     "sacrebleu>=2.5",
 #     "safetensors>=0.6",
-#     "torch>=2.9",
+#     "torch>=2.11",
 #     "tqdm>=4.66",
 #     "transformers>=5.0",
 # ]
@@ -25,7 +25,6 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -34,7 +33,7 @@ from typing import NoReturn
 import torch
 import transformers
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, StrictDataclassError
 from sacrebleu.metrics import BLEU, CHRF
 from safetensors import SafetensorError
 from tqdm import tqdm
@@ -81,12 +80,13 @@ class ScriptArguments:
     source_lang: str = field(default="English", metadata={"help": "Language to translate from."})
     target_lang: str = field(default="German", metadata={"help": "Language to translate to."})
     num_beams: int = field(default=1, metadata={"help": "1: greedy, the fastest; 4: a little better."})
-    max_new_tokens: int = field(
-        default=0, metadata={"help": "Most tokens of a translation; 0: twice the source's + 50."}
-    )
+    max_new_tokens: int = field(default=0, metadata={"help": "Cut after so many; 0: twice the source's, and 50."})
     batch_tokens: int = field(default=4096, metadata={"help": "Source tokens in a batch, padding included."})
     train_file: str | None = field(default=None, metadata={"help": "TSV: source, target; more columns are ignored."})
     validation_file: str | None = field(default=None, metadata={"help": "The same, for BLEU after every epoch."})
+
+    def __post_init__(self):
+        self.prompt = f"translate {self.source_lang} to {self.target_lang}: "  # T5's words for the task
 
 
 @dataclass
@@ -152,14 +152,12 @@ def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArgumen
         fail(error)
     if min(args.num_beams, args.batch_tokens, args.max_new_tokens + 1) < 1:
         fail("--num_beams and --batch_tokens must be above 0, --max_new_tokens too or 0 for a limit by the source")
-    if args.text and args.input_file:
-        fail("--text and --input_file exclude each other: give one")
-    if args.reference_file and not args.output_file:
-        fail("--reference_file: name the file for the translations to score with --output_file")
+    if (args.text and args.input_file) or (args.reference_file and not args.output_file):
+        fail("--text and --input_file exclude each other, and --reference_file needs --output_file")
     if os.path.isdir(args.output_file or ""):
         fail(f"--output_file {args.output_file} is a folder: name a file")
-    if (args.train_file and not training_args.do_train) or (args.validation_file and not args.train_file):
-        fail("to train give --do_train and --train_file, then maybe --validation_file")
+    if (args.train_file or args.validation_file) and not training_args.do_train:
+        fail("--train_file and --validation_file are for training: add --do_train")
     # a character device is a terminal or /dev/null; anything else is a pipe or a file
     if not (args.text or args.input_file or training_args.do_train or stat.S_ISCHR(os.fstat(0).st_mode)):
         args.input_file = "-"
@@ -183,20 +181,21 @@ def read_pairs(path: str) -> list[list[str]]:
     rows = [line.split("\t") for line in read_lines(path)] or fail(f"{path}: no rows")
     for number, row in enumerate(rows, 1):
         if len(row) != max(len(rows[0]), 2) or not row[0].strip() or not row[1].strip():
-            found = f"found {len(row)} columns (line 1: {len(rows[0])}) or an empty one"
-            fail(f"{path}, line {number}: {found}: give source TAB target, as many columns in every row")
+            fail(f"{path}, line {number}: found {len(row)} columns: give source TAB target, none empty, as in line 1")
     return [row[:2] for row in rows]
 
 
-def prompt(args: ScriptArguments) -> str:
-    """Return the words before a text that tell T5 its task (Raffel et al. 2020, https://arxiv.org/abs/1910.10683)."""
-    return f"translate {args.source_lang} to {args.target_lang}: "
+def load_splits(args: ScriptArguments, training_args: FineTuningArguments) -> dict[str, list[list[str]]]:
+    """Load the pairs `train` and `evaluation` as far as the run needs them: own files, or the sample to train on."""
+    splits = {"train": SAMPLE_PAIRS} if training_args.do_train else {}
+    files = {"train": args.train_file, "evaluation": args.validation_file}
+    return splits | {name: read_pairs(path) for name, path in files.items() if path}
 
 
 def tiny(pairs: list[list[str]], args: ScriptArguments) -> tuple[T5Tokenizer, T5ForConditionalGeneration]:
     """Build a tokenizer of words and characters and a T5 of 2 + 2 layers with random weights: seconds, no download."""
     torch.set_num_threads(1)  # so small a model loses more to the second thread than it gains
-    texts = [prompt(args), *(text for pair in pairs for text in pair)]
+    texts = [args.prompt, *(text for pair in pairs for text in pair)]
     words = list(dict.fromkeys(f"▁{word}" for text in texts for word in text.split()))[:8000]
     scores = dict.fromkeys(["<pad>", "</s>", "<unk>"], 0) | dict.fromkeys(words, -1)
     scores |= dict.fromkeys(sorted({"▁"}.union(*texts)), -10)  # characters, to spell the other words
@@ -210,15 +209,13 @@ def pretrained(name: str) -> tuple[T5Tokenizer, T5ForConditionalGeneration]:
     """Load tokenizer and model of a checkpoint."""
     folder, options = fetch(name), {"use_safetensors": True, "output_loading_info": True}
     try:
-        if (kind := json.loads(Path(folder, "config.json").read_bytes()).get("model_type")) != "t5":
-            fail(f"--model_name_or_path {name}: found a model of type {kind}, not t5")
         tokenizer = T5Tokenizer.from_pretrained(folder)
         model, loading = T5ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, **options)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError, StrictDataclassError) as error:
         fail(f"cannot load {name}: {error}")
-    known, missing = (len(tokenizer), model.config.vocab_size), len(loading["missing_keys"])
-    if missing or not known[1] / 2 < known[0] <= known[1]:  # without its vocabulary a tokenizer knows 104 tokens
-        fail(f"{name} is no complete T5: {missing} weights are missing, tokens in tokenizer and model: {known}")
+    # without its vocabulary a tokenizer knows 104 tokens
+    if loading["missing_keys"] or not model.config.vocab_size / 2 < len(tokenizer) <= model.config.vocab_size:
+        fail(f"{name} is no complete T5: {len(loading['missing_keys'])} weights missing, {len(tokenizer)} tokens known")
     return tokenizer, model
 
 
@@ -236,8 +233,8 @@ def pieces(ids: list[int], tokenizer: T5Tokenizer, limit: int) -> Iterator[list[
 
 def encode(texts: list[str], tokenizer: T5Tokenizer, args: ScriptArguments, line: int) -> list[tuple[int, list[int]]]:
     """Return the number of a text and the ids of prompt, text and `</s>`: none for blank, several for long texts."""
-    (*first, end), rows = tokenizer(prompt(args)).input_ids, []
-    for number, ids in enumerate(tokenizer([prompt(args) + text for text in texts]).input_ids if texts else []):
+    (*first, end), rows = tokenizer(args.prompt).input_ids, []
+    for number, ids in enumerate(tokenizer([args.prompt + text for text in texts]).input_ids if texts else []):
         parts = list(pieces(ids[len(first) : -1], tokenizer, MAX_TOKENS - len(first) - 1))
         if len(parts) > 1:
             tqdm.write(
@@ -290,12 +287,9 @@ def translate(
             beams = {"num_beams": args.num_beams, "max_new_tokens": limit}
             output = model.generate(**inputs, **beams)[:, 1:] if args.num_beams > 1 else greedy(model, inputs, limit)
             for i, ids in zip(batch, output.tolist(), strict=True):
-                number = rows[i][0]
                 if len(ids) == limit and ids[-1] > 1:
-                    tqdm.write(
-                        f"warning: line {line + number}: cut at {limit} tokens, see --max_new_tokens", sys.stderr
-                    )
-                translations[number][i] = tokenizer.decode(ids, True, clean_up_tokenization_spaces=False)
+                    tqdm.write(f"warning: line {line + rows[i][0]}: cut at --max_new_tokens {limit}", sys.stderr)
+                translations[rows[i][0]][i] = tokenizer.decode(ids, True, clean_up_tokenization_spaces=False)
             bar.update(len(batch))
     return [" ".join(" ".join(parts[i] for i in sorted(parts)).split()) for parts in translations]
 
@@ -303,7 +297,9 @@ def translate(
 def partial_file(args: ScriptArguments, model: T5ForConditionalGeneration) -> Path:
     """Return where the output grows: its name is a digest of arguments, input and weights, so the same run finds it."""
     digest = hashlib.sha256(repr(args).encode())
-    if args.input_file not in (None, "-"):
+    if args.input_file == "-" or Path(args.input_file or "").is_fifo():
+        digest.update(os.urandom(16))  # what came through a pipe cannot be read again: nothing to continue
+    elif args.input_file:
         for line in read_lines(args.input_file):
             digest.update(f"{line}\n".encode())
     for parameter in model.parameters():
@@ -316,33 +312,32 @@ def translate_lines(args: ScriptArguments, model, tokenizer, resume: bool) -> No
 
     If `resume`, the windows that an interrupted run has left in the partial file are not translated again.
     """
-    lines, line, partial = iter(args.text or read_lines(args.input_file)), 1, None
+    lines, line, target, mode = iter(args.text or read_lines(args.input_file)), 1, 1, "wb"  # 1: standard output
+    if args.output_file:
+        target = partial_file(args, model)
+        mode = "r+b" if resume and target.exists() else "w+b"
     try:
-        if args.output_file:
-            partial = partial_file(args, model)
-            output = open(partial, "r+b" if resume and partial.exists() else "w+b")
-        with output if partial else nullcontext(sys.stdout.buffer) as file:
-            while window := list(islice(lines, WINDOW_LINES)):
-                held = [file.readline() for _ in window] if partial else [b""]
+        with open(target, mode, closefd=target != 1) as file:
+            while chunk := list(islice(lines, WINDOW_LINES)):
+                held = [file.readline() for _ in chunk] if file.readable() else [b""]
                 if not held[-1].endswith(b"\n"):
-                    if any(held):
+                    if any(held):  # the interruption left a part of the window
                         file.truncate(file.seek(-sum(map(len, held)), os.SEEK_CUR))
-                    translations = translate(window, model, tokenizer, args, line)
-                    file.write("".join(f"{text}\n" for text in translations).encode())
+                    file.write("".join(f"{text}\n" for text in translate(chunk, model, tokenizer, args, line)).encode())
                     file.flush()
-                line += len(window)
-        if partial:
-            os.replace(partial, args.output_file)
+                line += len(chunk)
+        if args.output_file:
+            os.replace(target, args.output_file)
     except OSError as error:
-        fail(f"cannot write {args.output_file or 'standard output'}: {error.strerror}")
+        fail(f"cannot write {args.output_file or 'to standard output'}: {error.strerror}")
 
 
 def demonstrate(texts: list[str], model, tokenizer, args: ScriptArguments) -> None:
     """Print the tokens and ids that the model reads and its translation."""
     for text, translation in zip(texts, translate(texts, model, tokenizer, args), strict=True):
-        ids = tokenizer(prompt(args) + text).input_ids
-        print(f"{args.source_lang}: {text}\nTokens: {' '.join(tokenizer.convert_ids_to_tokens(ids))}")
-        print(f"Ids: {' '.join(map(str, ids))}\n{args.target_lang}: {translation}\n")
+        ids = tokenizer(args.prompt + text).input_ids
+        tokens = " ".join(tokenizer.convert_ids_to_tokens(ids))
+        print(f"{args.source_lang}: {text}\nTokens: {tokens}\nIds: {ids}\n{args.target_lang}: {translation}\n")
 
 
 def build_trainer(model, tokenizer, splits, args: ScriptArguments, training_args: FineTuningArguments) -> Trainer:
@@ -355,13 +350,13 @@ def build_trainer(model, tokenizer, splits, args: ScriptArguments, training_args
 
     def collate(pairs: list[list[str]]) -> dict[str, torch.Tensor]:
         sources, targets = zip(*pairs, strict=True)
-        batch = tokenizer([prompt(args) + source for source in sources], text_target=targets, **options)
+        batch = tokenizer([args.prompt + source for source in sources], text_target=targets, **options)
         batch["labels"][batch["labels"] == tokenizer.pad_token_id] = -100  # (batch, target); no loss on padding
         return batch
 
     def bleu(output: transformers.EvalPrediction) -> dict[str, float]:
-        ids = output.predictions.clip(0), output.label_ids.clip(0)
-        translations, references = (tokenizer.batch_decode(rows, skip_special_tokens=True) for rows in ids)
+        # (row, token), padded with -100
+        translations, references = (tokenizer.batch_decode(ids.clip(0), skip_special_tokens=True) for ids in output)
         return {"bleu": BLEU().corpus_score(translations, [references]).score}
 
     data = collate, splits["train"], splits.get("evaluation")
@@ -413,8 +408,7 @@ def report(metrics: dict[str, float], output_dir: Path) -> None:
     """Print and write the metrics, name every file and the next command; a finished run needs no checkpoints."""
     output_dir.mkdir(parents=True, exist_ok=True)
     results, temporary = output_dir / "all_results.json", output_dir / ".all_results.json"
-    if results.exists():
-        metrics = {**json.loads(results.read_text()), **metrics}
+    metrics = {**json.loads(results.read_text() if results.exists() else "{}"), **metrics}
     temporary.write_text(json.dumps(metrics, indent=2, sort_keys=True))
     os.replace(temporary, results)
     for folder in checkpoints(output_dir):
@@ -428,11 +422,9 @@ def main(argv: list[str] | None = None) -> None:
     """Fine-tune and translate as the command line says."""
     args, training_args = parse_arguments(sys.argv[1:] if argv is None else argv)
     transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
     transformers.set_seed(training_args.seed)
-    files = {"train": args.train_file, "evaluation": args.validation_file}
-    splits = {name: read_pairs(path) for name, path in files.items() if path}
-    splits = splits or ({"train": SAMPLE_PAIRS} if training_args.do_train else {})
-    references = list(read_lines(args.reference_file or os.devnull))
+    splits, references = load_splits(args, training_args), list(read_lines(args.reference_file or os.devnull))
     tokenizer, model = tiny(splits["train"], args) if args.smoke else pretrained(args.model_name_or_path)
     metrics = train_and_save(build_trainer(model, tokenizer, splits, args, training_args)) if splits else {}
     model = model.to(training_args.device, torch.bfloat16 if training_args.bf16 else torch.float32).eval()

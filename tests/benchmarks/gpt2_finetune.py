@@ -1,7 +1,7 @@
 """gpt2_finetune.py against `Trainer` in float32 and against a hand-written loop, and its memory for texts of any size.
 
-    python tests/benchmarks/gpt2_finetune.py --rounds 5 --steps 4       # speed, GPT-2 124M shape, 4 x 256 tokens a step
-    python tests/benchmarks/gpt2_finetune.py --memory 10 1024           # RssAnon at step 50 for texts of 10 MB and 1 GiB
+    python tests/benchmarks/gpt2_finetune.py --rounds 5 --steps 4     # speed, GPT-2 124M shape, 4 x 256 tokens a step
+    python tests/benchmarks/gpt2_finetune.py --memory 10 1024         # RssAnon at step 50, texts of 10 and 1,024 MiB
 
 Speed: three copies of one model with random weights train on the same blocks in the same order: the script as it is by
 default, `Trainer` in float32, and a plain PyTorch loop in the script's dtype. All are warmed up, then take turns; the
@@ -38,8 +38,9 @@ from transformers import (
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "gpt2_finetune"), str(ROOT / "tests")]
-import gpt2_finetune as script  # noqa: E402
 from make_char_checkpoint import make_char_checkpoint  # noqa: E402
+
+import gpt2_finetune as script  # noqa: E402
 
 
 def matmul_rate(dtype: torch.dtype) -> float:

@@ -1,0 +1,610 @@
+"""self_attention.py: equal to PyTorch over shapes, masks and scales; right output for any text; pictures."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+import tracemalloc
+import unicodedata
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import SCRIPTS, load_script
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+script = load_script("self_attention")
+FOLDER = SCRIPTS["self_attention"].parent
+reproducible = settings(derandomize=True, deadline=None, max_examples=120)
+
+
+def torch_attention(query, key, value, visible) -> np.ndarray:
+    """PyTorch's result as an array, zeros where a query sees nothing; visible: bool, broadcastable, or None."""
+    tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in (query, key, value)]
+    if visible is None:
+        return torch.nn.functional.scaled_dot_product_attention(*tensors).numpy()
+    visible = np.broadcast_to(visible, (*query.shape[:-1], key.shape[-2])).copy()
+    output = torch.nn.functional.scaled_dot_product_attention(*tensors, attn_mask=torch.from_numpy(visible))
+    return np.where(visible.any(-1, keepdims=True), output.numpy(), 0)
+
+
+def tolerance(query, key, value) -> float:
+    """8 eps max(1, |score|max) |value|max."""
+    scores = query @ key.swapaxes(-1, -2) / np.sqrt(query.shape[-1])
+    return 8 * np.finfo(query.dtype).eps * max(1, np.abs(scores).max()) * np.abs(value).max()
+
+
+def visible_of(mask, causal, queries, keys):
+    """Mask and causal as one mask, or None."""
+    lower = np.arange(keys) <= np.arange(queries)[:, None]
+    return mask if not causal else lower if mask is None else mask & lower
+
+
+@st.composite
+def attention_inputs(draw, most=40):
+    """query, key, value (batch, heads, n, dim), a mask or None, causal."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    batch, heads, dim, width = (draw(st.integers(1, most)) for most in (3, 3, 70, 70))
+    queries, keys = draw(st.integers(1, most)), draw(st.integers(1, most))
+    dtype = draw(st.sampled_from([np.float32, np.float64]))
+    shapes = (batch, heads, queries, dim), (batch, heads, keys, dim), (batch, heads, keys, width)
+    query, key, value = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+    query *= dtype(draw(st.sampled_from([1e-3, 1, 1, 10, 100, 3000])))
+    value *= dtype(draw(st.sampled_from([1e-6, 1, 1, 1e6])))
+    kind = draw(st.sampled_from(["none", "padding", "random", "rows"]))
+    mask = None
+    if kind == "padding":
+        mask = np.arange(keys) < rng.integers(0, keys + 1, (batch, 1, 1, 1))
+    elif kind != "none":
+        mask = rng.random((batch, heads, queries, keys if kind == "random" else 1)) < draw(st.sampled_from([0.1, 0.6]))
+    return query, key, value, mask, draw(st.booleans())
+
+
+# Word vectors
+
+
+def test_embeddings_have_pinned_values():
+    expected = [
+        [-1.6797274779096092, 0.0010717011888075332, 0.700316978940749, -1.3240210370378294],
+        [1.631855402702609, 0.13567926557058463, 0.08239662571377816, 0.14499687782725043],
+    ]
+    assert script.build_embeddings(["cat", "猫"]).tolist() == expected
+    assert script.build_embeddings(["cat"], dim=2, seed=7).tolist() == [[0.19980626656465159, 1.7105316856133639]]
+
+
+def test_a_word_has_one_vector_in_every_sentence_and_process():
+    sentence = script.build_embeddings(["the", "cat", "the"], dim=8)
+    assert sentence.shape == (3, 8) and sentence.dtype == np.float64
+    assert (sentence[0] == sentence[2]).all() and (sentence[0] != sentence[1]).all()
+    code = "import self_attention; print(self_attention.build_embeddings(['a', 'the'], dim=8)[1].tolist())"
+    environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": str(FOLDER)}
+    other = subprocess.run([sys.executable, "-B", "-c", code], env=environment, capture_output=True, text=True)
+    assert other.stdout.strip() == str(sentence[0].tolist())
+    assert (script.build_embeddings(["the"], dim=8, seed=1) != sentence[0]).all()
+
+
+def test_embeddings_have_mean_0_and_variance_1():
+    vectors = script.build_embeddings([f"word{i}" for i in range(2000)], dim=16)
+    assert abs(vectors.mean()) < 0.02 and abs(vectors.var() - 1) < 0.02
+
+
+# The mathematics
+
+
+@given(st.integers(0, 99), st.sampled_from([np.float32, np.float64]), st.sampled_from([1, 1e4]))
+@reproducible
+def test_softmax_equals_torch(seed, dtype, scale):
+    scores = (np.random.default_rng(seed).standard_normal((3, 5, 7)) * scale).astype(dtype)
+    weights = script.softmax(scores)
+    assert weights.dtype == dtype
+    np.testing.assert_allclose(weights, torch.from_numpy(scores).softmax(-1).numpy(), atol=4 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(weights.sum(-1), 1, atol=8 * np.finfo(dtype).eps)
+
+
+def test_softmax_of_nothing_is_zeros():
+    scores = np.array([[-np.inf, -np.inf], [-np.inf, 3.0]])
+    assert script.softmax(scores).tolist() == [[0, 0], [0, 1]]
+
+
+def test_attention_by_hand():
+    query, key = np.array([[np.log(3.0)]]), np.array([[1.0], [0.0]])  # scores log 3 and 0: weights 3/4 and 1/4
+    output, weights = script.attention(query, key, np.array([[8.0, 0.0], [0.0, 4.0]]))
+    np.testing.assert_allclose(weights, [[0.75, 0.25]])
+    np.testing.assert_allclose(output, [[6, 1]])
+
+
+@given(attention_inputs())
+@reproducible
+def test_attention_and_blockwise_attention_equal_torch(inputs):
+    query, key, value, mask, causal = inputs
+    expected = torch_attention(query, key, value, visible_of(mask, causal, query.shape[-2], key.shape[-2]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        output, weights = script.attention(query, key, value, mask=mask, causal=causal)
+        blockwise = script.blockwise_attention(query, key, value, mask=mask, causal=causal, num_threads=2)
+    assert output.dtype == weights.dtype == blockwise.dtype == query.dtype
+    assert np.abs(output - expected).max() <= tolerance(query, key, value)
+    assert np.abs(blockwise - expected).max() <= tolerance(query, key, value)
+
+
+@given(st.integers(0, 2**32), st.sampled_from([1, 2, 3]), st.booleans(), st.sampled_from([np.float32, np.float64]))
+@reproducible
+def test_self_attention_equals_torch_on_its_projections(seed, heads, causal, dtype):
+    rng = np.random.default_rng(seed)
+    batch, words, dim, width, value_width = *rng.integers(1, 9, 3), heads * rng.integers(1, 9), heads * 5
+    shapes = (batch, words, dim), (dim, width), (dim, width), (dim, value_width)
+    x, *projections = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+    is_word = np.arange(words) < rng.integers(0, words + 1, (batch, 1))
+    mask = is_word[:, None, None, :]
+    output, weights = script.self_attention(x, *projections, num_heads=heads, mask=mask, causal=causal)
+    split = [np.stack(np.split(x @ w, heads, axis=-1), axis=1) for w in projections]
+    expected = torch_attention(*split, visible_of(mask, causal, words, words))
+    expected = np.concatenate(list(expected.swapaxes(0, 1)), axis=-1)
+    assert output.shape == (batch, words, value_width) and weights.shape == (batch, heads, words, words)
+    assert output.dtype == weights.dtype == dtype
+    assert np.abs(output - expected).max() <= tolerance(*split)
+
+
+@pytest.mark.parametrize("path", ["attention", "blockwise_attention"])
+def test_within_1e_6_in_float32_on_standard_normal_input(path):
+    query, key, value = np.random.default_rng(0).standard_normal((3, 2, 4, 500, 64), dtype=np.float32)
+    output = getattr(script, path)(query, key, value)
+    output = output[0] if path == "attention" else output
+    assert np.abs(output - torch_attention(query, key, value, None)).max() <= 1e-6
+
+
+def test_self_attention_of_one_sentence_equals_torch_multi_head_attention():
+    layer = torch.nn.MultiheadAttention(12, 3, bias=False, batch_first=True, dtype=torch.float64)
+    layer.out_proj.weight.data = torch.eye(12, dtype=torch.float64)
+    x = np.random.default_rng(0).standard_normal((6, 12))
+    tensor = torch.from_numpy(x)
+    expected, expected_weights = layer(tensor, tensor, tensor, average_attn_weights=False)
+    projections = (w.detach().numpy().T for w in layer.in_proj_weight.chunk(3))
+    output, weights = script.self_attention(x, *projections, num_heads=3)
+    np.testing.assert_allclose(output, expected.detach(), atol=1e-12)
+    np.testing.assert_allclose(weights, expected_weights.detach(), atol=1e-12)
+
+
+def test_a_padded_batch_gives_what_its_sentences_give_alone():
+    rng = np.random.default_rng(0)
+    x, projections = rng.standard_normal((2, 5, 4)), rng.standard_normal((3, 4, 4))
+    mask = np.array([[True] * 5, [True] * 3 + [False] * 2])[:, None, None, :]
+    output, weights = script.self_attention(x, *projections, num_heads=2, mask=mask)
+    for sentence, length in ((0, 5), (1, 3)):
+        alone, alone_weights = script.self_attention(x[sentence, :length], *projections, num_heads=2)
+        np.testing.assert_allclose(output[sentence, :length], alone, atol=1e-12)
+        np.testing.assert_allclose(weights[sentence, :, :length, :length], alone_weights, atol=1e-12)
+    assert (weights[1, :, :, 3:] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("path", ["attention", "blockwise_attention"])
+def test_huge_scores_and_rows_that_see_nothing(path, dtype):
+    query = np.array([[1e4], [-1e4], [0], [1e4]], dtype)
+    key, value = np.array([[1], [-1], [0]], dtype), np.array([[1, 2], [3, 4], [8, 9]], dtype)
+    mask = np.array([[True, True, True], [True, True, True], [False, False, False], [False, True, True]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        output = getattr(script, path)(query, key, value, mask=mask)
+    output = output[0] if path == "attention" else output
+    assert output.tolist() == [[1, 2], [3, 4], [0, 0], [8, 9]]
+
+
+def test_a_mask_of_numbers_and_shapes_that_do_not_fit_are_errors():
+    x = np.ones((4, 6))
+    for mask in (np.ones((4, 4)), np.ones((4, 4), int)):
+        for function in (script.attention, script.blockwise_attention):
+            with pytest.raises(TypeError):
+                function(x, x, x, mask=mask)
+    with pytest.raises(ValueError):
+        script.self_attention(x, *np.ones((3, 6, 6)), num_heads=4)
+    for key, value in ((x[:, :5], x), (x[:3], x), (x[:0], x[:0]), (x[None], x[None])):
+        with pytest.raises(ValueError):
+            script.blockwise_attention(x, key, value)
+
+
+# The blockwise path
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(
+    ("queries", "keys", "dim", "width", "scale", "masked"),
+    [
+        (2500, 2300, 64, 64, 1, None),  # more than a chunk of queries, more than a span of keys, ragged
+        (300, 4500, 16, 8, 30, None),  # the careful way
+        (2100, 257, 130, 20, 1, "padding"),
+        (700, 2200, 8, 8, 1, "random"),
+        (65, 130, 600, 3, 1, None),
+        (5000, 1, 2, 2, 1, None),
+    ],
+)
+def test_blocks_chunks_and_spans_fit_together(queries, keys, dim, width, scale, masked, causal):
+    rng = np.random.default_rng(0)
+    shapes = (2, queries, dim), (2, keys, dim), (2, keys, width)
+    query, key, value = (rng.standard_normal(shape, dtype=np.float32) for shape in shapes)
+    query *= np.float32(scale)
+    masks = {"padding": np.arange(keys) < 150, "random": rng.random((2, queries, keys)) < 0.02, None: None}
+    mask = masks[masked]
+    expected = torch_attention(query, key, value, visible_of(mask, causal, queries, keys))
+    output = script.blockwise_attention(query, key, value, mask=mask, causal=causal)
+    assert np.abs(output - expected).max() <= tolerance(query, key, value)
+
+
+def test_blockwise_result_does_not_depend_on_threads_or_memory_layout():
+    x = np.random.default_rng(0).standard_normal((3, 300, 5, 16), dtype=np.float32)
+    query, key, value = x.swapaxes(1, 2)  # heads split off a wider array: not contiguous
+    alone = script.blockwise_attention(query, key, value, num_threads=1)
+    for threads in (2, 3, 8):
+        np.testing.assert_array_equal(script.blockwise_attention(query, key, value, num_threads=threads), alone)
+    contiguous = [np.ascontiguousarray(array) for array in (query, key, value)]
+    assert np.abs(script.blockwise_attention(*contiguous) - alone).max() <= 1e-6
+
+
+def test_blockwise_leaves_its_inputs_alone_and_mixes_types():
+    query, key, value = np.random.default_rng(0).standard_normal((3, 7, 4))
+    copies = query.copy(), key.copy(), value.copy()
+    output = script.blockwise_attention(query.astype(np.float32), key, value, causal=True)
+    assert output.dtype == np.float64
+    assert all((array == copy).all() for array, copy in zip((query, key, value), copies, strict=True))
+    np.testing.assert_allclose(output, script.attention(query, key, value, causal=True)[0], atol=1e-6)
+
+
+def test_an_error_in_a_thread_reaches_the_caller(monkeypatch):
+    monkeypatch.setattr(script, "lay_out", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        script.blockwise_attention(*np.ones((3, 4, 50, 8)), num_threads=2)
+
+
+def peak_of_blockwise(tokens: int) -> float:
+    arrays = np.ones((3, tokens, 64), np.float32)
+    tracemalloc.start()
+    script.blockwise_attention(*arrays, num_threads=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak / 2**20
+
+
+def test_memory_grows_with_n_not_with_its_square():
+    small, large = peak_of_blockwise(2048), peak_of_blockwise(8192)
+    assert large < 16  # the matrix alone would take 256 MiB
+    assert large - small < 3  # the output grows by 1.5 MiB
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="the resource module is Unix only")
+def test_32768_tokens_take_less_than_300_megabytes():
+    code = (
+        "import numpy, resource, self_attention, sys;"
+        "x = numpy.random.default_rng(0).standard_normal((3, 32768, 64), dtype=numpy.float32);"
+        "self_attention.blockwise_attention(*x);"
+        "peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "print(peak / (2**20 if sys.platform == 'darwin' else 2**10))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(FOLDER)}
+    done = subprocess.run([sys.executable, "-B", "-c", code], env=environment, capture_output=True, text=True)
+    assert float(done.stdout) < 300, done.stderr
+
+
+# Words and what is printed
+
+ROW = re.compile(r" *(\d+)  \u200e?(\S+) *\u200e?  +((?:\d+ \(\d\.\d{3}\) *)+) (\S+)$")
+
+
+def tables_of(output: str) -> list[list[tuple[int, str, list[tuple[int, float]], str]]]:
+    """Rows of each table in the output: index, word, (index, weight) pairs, second-highest word."""
+    tables = []
+    for line in output.splitlines():
+        if line.startswith("Head "):
+            tables.append([])
+        elif match := ROW.match(line):
+            pairs = [(int(i), float(w)) for i, w in re.findall(r"(\d+) \((\d\.\d{3})\)", match[3])]
+            tables[-1].append((int(match[1]), match[2], pairs, match[4]))
+    return tables
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("The cat sat.", ["The", "cat", "sat", "."]),
+        ('He said: "don\'t go (yet)!?"', ["He", "said", ":", '"', "don't", "go", "(", "yet", ")", "!", "?", '"']),
+        ("  a\tb\nc\u00a0d\u200be  ", ["a", "b", "c", "d", "e"]),
+        ("3.14 state-of-the-art C++ a@b.org $5 50%", ["3.14", "state-of-the-art", "C++", "a@b.org", "$5", "50", "%"]),
+        ("...", [".", ".", "."]),
+        ("我爱你，世界。", ["我", "爱", "你", "，", "世", "界", "。"]),
+        ("日本語のテスト", list("日本語のテスト")),
+        ("한국어 문장", ["한국어", "문장"]),
+        ("مرحبا، كيف حالك؟", ["مرحبا", "،", "كيف", "حالك", "؟"]),
+        ("हिन्दी में वाक्य।", ["हिन्दी", "में", "वाक्य", "।"]),
+        ("👩‍👩‍👧 🇩🇪 ❤️ ok🙂", ["👩‍👩‍👧", "🇩🇪", "❤️", "ok🙂"]),
+        ("cafe\u0301 caf\u00e9", ["café", "café"]),
+        ("\u202eabc\u202c \x1b[31mred \ud800x", ["abc", "[", "31mred", "x"]),
+    ],
+)
+def test_words(text, words):
+    assert script.split_words(text) == [unicodedata.normalize("NFC", word) for word in words]
+
+
+@given(st.text(max_size=30))
+@settings(deadline=None, derandomize=True)
+def test_splitting_loses_nothing_but_separators(text):
+    separators = f"[{script.SEPARATORS}]+"
+    words = script.split_words(text)
+    assert "".join(words) == re.sub(separators, "", unicodedata.normalize("NFC", text))
+    assert all(word and not re.search(separators, word) for word in words)
+
+
+@given(st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=3), st.booleans())
+@settings(deadline=None, derandomize=True, max_examples=60)
+def test_any_text_is_shown_or_refused_in_one_line(texts, causal):
+    arguments = ["--text", *(f" {text}" for text in texts), *["--causal"] * causal]  # the space: text is no flag
+    output, errors, real = io.StringIO(), io.StringIO(), (sys.stdout, sys.stderr)
+    try:
+        sys.stdout, sys.stderr = output, errors
+        script.main(arguments)
+    except SystemExit as error:
+        assert error.code == 2 and re.fullmatch("error: --text: sentence [123] has no words.*\n", errors.getvalue())
+        assert output.getvalue() == ""
+    else:
+        assert output.getvalue().count("\nSentence: ") == len(texts)
+    finally:
+        sys.stdout, sys.stderr = real
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(
+    "text", ["The cat sat on the mat because the mat was warm.", "one", "two words", "a a a a", "你好 مرحبا hello 🙂"]
+)
+def test_printed_weights_are_those_of_torch(text, causal, capsys):
+    script.main(["--text", text, "--embedding_dim", "6", "--num_heads", "2", *["--causal"] * causal])
+    output = capsys.readouterr().out
+    assert f"Sentence: {text}\n" in output
+    words = script.split_words(text)
+    x = torch.from_numpy(script.build_embeddings(words, 6))
+    w_query, w_key, _ = torch.from_numpy(np.random.default_rng(42).standard_normal((3, 6, 6)) / 6**0.5)
+    tables = tables_of(output)
+    assert len(tables) == 2
+    for head, table in enumerate(tables):
+        part = slice(3 * head, 3 * head + 3)
+        scores = (x @ w_query)[:, part] @ (x @ w_key)[:, part].T / 3**0.5
+        if causal:
+            scores = scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -torch.inf)
+        assert [row[:2] for row in table] == list(enumerate(words))
+        for (index, _, pairs, second), row in zip(table, scores.softmax(-1), strict=True):
+            seen = index + 1 if causal else len(words)
+            assert len(pairs) == min(3, seen)
+            order = sorted(range(seen), key=lambda key: (-round(row[key].item(), 6), key))
+            assert [key for key, _ in pairs] == order[:3]
+            np.testing.assert_allclose([weight for _, weight in pairs], row[order[:3]], atol=0.00051)
+            assert second == (words[order[1]] if seen > 1 else "-")
+
+
+def width_of(text: str) -> int:
+    """Terminal columns of the test's own words."""
+    return sum({"你": 2, "好": 2, "🙂": 2, "\u200e": 0, "\u0301": 0}.get(char, 1) for char in text)
+
+
+def test_columns_are_aligned_in_any_script(capsys):
+    script.main(["--text", "你好 مرحبا hello 🙂 x\u0301y antidisestablishmentarianism " + "a " * 8])
+    lines = [line for line in capsys.readouterr().out.splitlines() if "(0." in line]
+    assert len(lines) == 14
+    starts = [[width_of(line[: match.start()]) for match in re.finditer(r"\(0", line)] for line in lines]
+    assert all(row == starts[0] for row in starts) and len(starts[0]) == 3
+    assert len({width_of(line[: line.rindex(" ")]) for line in lines}) == 1
+
+
+def test_right_to_left_words_are_shielded(capsys):
+    script.main(["--text", "مرحبا world"])
+    assert "\u200eمرحبا\u200e" in capsys.readouterr().out
+
+
+def test_several_sentences_share_the_vectors_of_their_words(capsys):
+    script.main(["--text", "the cat", "a dog saw the cat", "the cat"])
+    output = capsys.readouterr().out
+    tables = tables_of(output)
+    assert [len(table) for table in tables] == [2, 5, 2] and tables[0] == tables[2]
+    assert output.count("Sentence: ") == 3
+
+
+def test_same_seed_same_output_and_smoke_is_the_default(capsys):
+    outputs = []
+    for arguments in ([], ["--smoke"], ["--seed", "42"], ["--seed", "1"], ["--seed", "-1"]):
+        script.main(arguments)
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1] == outputs[2]
+    assert len(set(outputs)) == 3
+    assert f"Sentence: {script.SAMPLE_TEXT}\n" in outputs[0] and "--plot attention.png" in outputs[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--text", ""], "sentence 1 has no words"),
+        (["--text", "fine", " \u200b\n"], "sentence 2 has no words"),
+        (["--text"], "expected at least one argument"),
+        (["--embedding_dim", "0"], "--embedding_dim 0"),
+        (["--embedding_dim", "-4"], "--embedding_dim -4"),
+        (["--embedding_dim", "four"], "invalid int value: 'four'"),
+        (["--num_heads", "0"], "--num_heads 0"),
+        (["--num_heads", "3"], "--embedding_dim 4 is no multiple of --num_heads 3"),
+        (["--num_heads", "8"], "--num_heads 8"),
+        (["--seed", "x"], "invalid int value: 'x'"),
+        (["--plot", "picture.xyz"], "--plot picture.xyz"),
+        (["--plot", ""], "ends in .png"),
+        (["--plot", "folder"], "--plot folder"),
+        (["--embed", "8"], "unrecognized arguments: --embed 8"),
+        (["stray"], "unrecognized arguments: stray"),
+        (["--text", "word " * 61, "--plot", "x.png"], "nobody can read 1 x 1 panels of up to 61 words"),
+        (["--text", "word " * 31, "--num_heads", "8", "--embedding_dim", "8", "--plot", "x.png"], "1 x 8 panels"),
+    ],
+)
+def test_bad_usage_ends_in_one_line(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        script.main(arguments)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.startswith("error: ") and error.count("\n") == 1 and words in error
+    assert list(tmp_path.iterdir()) == []
+
+
+# Pictures
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Figures that a run saves."""
+    from matplotlib.figure import Figure
+
+    figures, savefig = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), savefig(self, *a, **k))[1])
+    return figures
+
+
+def test_picture_has_a_labelled_panel_per_sentence_and_head(tmp_path, drawn, capsys):
+    path = tmp_path / "new" / "heads.png"
+    script.main(["--text", "$x_1$ equals $y$", "so it does", "--num_heads", "2", "--plot", str(path)])
+    assert path.read_bytes().startswith(b"\x89PNG") and list(path.parent.iterdir()) == [path]
+    assert f"Files:\n  {path}\n" in capsys.readouterr().out
+    panels = [axes for axes in drawn[0].axes if axes.images]
+    assert [axes.get_title() for axes in panels] == ["head 1", "head 2"] * 2
+    assert [label.get_text() for label in panels[0].get_xticklabels()] == ["$x_1$ 0", "equals 1", "$y$ 2"]
+    assert [label.get_text() for label in panels[2].get_yticklabels()] == ["so 0", "it 1", "does 2"]
+    assert not panels[0].get_xticklabels()[0].get_parse_math()
+    weights = panels[1].images[0].get_array()
+    assert weights.shape == (3, 3)
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+    assert [text.get_text() for text in panels[1].texts] == [f"{weight:.2f}" for weight in np.ravel(weights)]
+    assert all(axes.get_xlabel() and axes.get_ylabel() for axes in panels)
+    assert min(text.get_size() for axes in panels for text in (*axes.texts, *axes.get_xticklabels())) >= 7
+
+
+@pytest.mark.parametrize("suffix", [".png", ".PNG", ".pdf", ".svg"])
+def test_picture_formats(suffix, tmp_path):
+    script.main(["--plot", str(tmp_path / f"a{suffix}")])
+    starts = {".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}
+    assert (tmp_path / f"a{suffix}").read_bytes().startswith(starts[suffix.lower()])
+
+
+def test_picture_of_the_longest_sentence(tmp_path, drawn):
+    script.main(["--text", "word " * 60, "--plot", str(tmp_path / "a.png")])
+    width, height = drawn[0].get_size_inches()
+    assert 10 < width < 40 and 10 < height < 40
+
+
+@pytest.fixture
+def font_with_cat(tmp_path):
+    """A font made here that has the character 猫 and no other, known to matplotlib while the test runs."""
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+    from matplotlib.font_manager import fontManager
+
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    for corner in ((0, 700), (700, 700), (700, 0)):
+        pen.lineTo(corner)
+    pen.closePath()
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder([".notdef", "cat"])
+    builder.setupCharacterMap({ord("猫"): "cat"})
+    builder.setupGlyf({".notdef": pen.glyph(), "cat": pen.glyph()})
+    builder.setupHorizontalMetrics({".notdef": (800, 0), "cat": (800, 0)})
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Only Cat", "styleName": "Regular"})
+    builder.setupOS2(sTypoAscender=800, usWinAscent=800, usWinDescent=200)
+    builder.setupPost()
+    builder.save(tmp_path / "cat.ttf")
+    known = list(fontManager.ttflist)
+    fontManager.addfont(tmp_path / "cat.ttf")
+    yield
+    fontManager.ttflist[:] = known
+
+
+@pytest.fixture
+def only_dejavu(monkeypatch):
+    """As if no font were installed beside matplotlib's own."""
+    from matplotlib.font_manager import fontManager
+
+    own = [font for font in fontManager.ttflist if font.name.startswith(("DejaVu", "Last Resort"))]
+    monkeypatch.setattr(fontManager, "ttflist", own)
+
+
+def test_picture_uses_an_installed_font_that_has_the_characters(tmp_path, only_dejavu, font_with_cat, drawn, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        script.main(["--text", "a 猫 b", "--plot", str(tmp_path / "a.png")])
+    assert "No installed font" not in capsys.readouterr().out
+    label = drawn[0].axes[0].get_xticklabels()[1]
+    assert label.get_text() == "猫 1" and label.get_fontfamily() == ["DejaVu Sans", "Only Cat"]
+
+
+def test_picture_says_which_characters_no_font_has(tmp_path, only_dejavu, drawn, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        script.main(["--text", "a 猫 مرحبا \U000e0067b", "--plot", str(tmp_path / "a.png")])
+    output = capsys.readouterr().out
+    assert "No installed font has 猫: the picture shows squares instead" in output
+    assert (1, "猫") in [row[:2] for row in tables_of(output)[0]]
+    labels = [label.get_text() for label in drawn[0].axes[0].get_xticklabels()]
+    assert labels == ["a 0", "□ 1", "مرحبا 2", "b 3"]
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+
+    def full(self, file, **_):
+        Path(file).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    with pytest.raises(SystemExit):
+        script.main(["--plot", str(path)])
+    assert capsys.readouterr().err == f"error: cannot write {path}: No space left on device\n"
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_picture_in_the_place_of_a_folder_or_below_a_file_is_an_error(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.png").mkdir()
+    for path in (tmp_path / "file" / "a.png", tmp_path / "folder.png"):
+        with pytest.raises(SystemExit):
+            script.main(["--plot", str(path)])
+        assert capsys.readouterr().err.startswith(f"error: cannot write {path}: ")
+
+
+def test_without_matplotlib_only_the_picture_is_missing(monkeypatch, capsys):
+    monkeypatch.setattr(script, "find_spec", lambda name: None)
+    script.main([])
+    with pytest.raises(SystemExit):
+        script.main(["--plot", "a.png"])
+    assert capsys.readouterr().err == "error: --plot needs matplotlib: pip install matplotlib\n"
+
+
+# The script as a program
+
+
+def test_smoke_run_alone_needs_numpy_only_and_writes_nothing(run_alone, tmp_path):
+    (tmp_path / "blocked").mkdir()
+    for name in ("matplotlib", "torch"):
+        (tmp_path / "blocked" / f"{name}.py").write_text("raise SystemExit('imported')")
+    done = run_alone("self_attention", "--smoke", PYTHONPATH=str(tmp_path / "blocked"))
+    assert done.returncode == 0 and done.stderr == ""
+    rows = tables_of(done.stdout)[0]
+    assert [word for _, word, _, _ in rows] == script.split_words(script.SAMPLE_TEXT)
+    assert [path.name for path in (tmp_path / "alone").iterdir()] == ["self_attention.py"]
+
+
+def test_output_survives_a_terminal_that_knows_ascii_only(run_alone):
+    done = run_alone("self_attention", "--text", "你好 cat", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert done.returncode == 0, done.stderr
+    assert r"\u4f60" in done.stdout
+
+
+def test_readme_shows_what_the_script_prints(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["self_attention/self_attention.py"])
+    script.main(["--smoke"])
+    assert f"```text\n{capsys.readouterr().out.strip()}\n```" in (FOLDER / "README.md").read_text(encoding="utf-8")
