@@ -12,9 +12,9 @@
 # ///
 """Translate with an LSTM encoder and an LSTM decoder in TensorFlow/Keras, with attention if you like.
 
-    python seq2seq_lstm.py --smoke
-    python seq2seq_lstm.py --attention --train_file train.tsv --validation_file validation.tsv --test_file test.tsv
-    python seq2seq_lstm.py --model_name_or_path outputs/seq2seq_lstm --text "Ein Hund läuft durch den Schnee."
+python seq2seq_lstm.py --smoke
+python seq2seq_lstm.py --attention --train_file train.tsv --validation_file validation.tsv --test_file test.tsv
+python seq2seq_lstm.py --model_name_or_path outputs/seq2seq_lstm --text "Ein Hund läuft durch den Schnee."
 
 The first command learns the built-in pairs with a tiny model, in seconds. The second trains on your own pairs and
 scores the result. The third translates with a model that an earlier run has saved.
@@ -33,9 +33,10 @@ files, all in UTF-8:
   --resume_from_checkpoint  folder of a checkpoint, or 'last' for the newest complete one, if any
 
 numbers:
-  --embedding_dim, --hidden_size                  size of the word vectors; units of encoder and decoder (even)
+  --embedding_dim, --hidden_size                  size of the word vectors; units of encoder and decoder
   --dropout, --label_smoothing_factor             against learning by heart
-  --vocab_size, --max_seq_length                  subwords per language; tokens beyond which pairs are not trained on
+  --vocab_size                                    subwords per language
+  --max_seq_length, --max_train_samples           longer pairs (in tokens) are not trained on; first pairs of the file
   --num_train_epochs, --early_stopping_patience   at most so many; how long to wait for a better validation BLEU
   --batch_size, --learning_rate                   pairs per update; of Adam
   --num_beams                                     width of the beam search; 1 decodes greedily
@@ -94,9 +95,8 @@ SAMPLE_PAIRS = [
     ("Niemand kennt die Antwort.", "Nobody knows the answer."),
 ]
 SAMPLE_ROUNDS = 20  # an epoch goes through the sample so often, so that it is worth a validation and a checkpoint
-SAMPLE_DEFAULTS = {"batch_size": 8, "num_train_epochs": 12, "dropout": 0.0}
-SMOKE_DEFAULTS = {"embedding_dim": 64, "hidden_size": 128, "vocab_size": 1000, "learning_rate": 5e-3, "bf16": False}
-SMOKE_DEFAULTS |= {"max_train_samples": 2000}
+SAMPLE = {"batch_size": 8, "num_train_epochs": 12, "dropout": 0.0}
+SMOKE = {"embedding_dim": 64, "hidden_size": 128, "learning_rate": 5e-3, "max_train_samples": 2000, "bf16": False}
 SPECIAL_TOKENS = ["<pad>", "<unk>", "<sos>", "<eos>"]
 PAD, UNK, SOS, EOS = range(4)
 IDS = tf.TensorSpec([None, None], tf.int32)  # a padded batch of token ids: (batch, length)
@@ -153,7 +153,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     parser.add_argument("--bf16", action=BooleanOptionalAction, default=has_bf16(), help="default: where it is fast")
     parser.add_argument("--output_dir", default="outputs/seq2seq_lstm", help="where everything is written")
     args = parser.parse_args(argv)
-    parser.set_defaults(**({} if args.train_file else SAMPLE_DEFAULTS) | (SMOKE_DEFAULTS if args.smoke else {}))
+    parser.set_defaults(**({} if args.train_file else SAMPLE) | (SMOKE if args.smoke else {}))
     args = parser.parse_args(argv)
     for name in NUMBER_FLAGS:
         value, zero = getattr(args, name), name in ("seed", "dropout", "label_smoothing_factor")

@@ -59,7 +59,8 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         fail(f"cannot write {path}: {error.strerror or error}")
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -146,8 +147,8 @@ def self_attention(
     """
 
     def project(weights: Arr) -> Arr:
-        heads = (x @ weights).reshape(*x.shape[:-1], num_heads, weights.shape[-1] // num_heads)
-        return heads.swapaxes(-2, -3)  # (..., num_heads, words, width / num_heads)
+        # (..., words, width) becomes (..., words, num_heads, width / num_heads); then heads come before words.
+        return (x @ weights).reshape(*x.shape[:-1], num_heads, weights.shape[-1] // num_heads).swapaxes(-2, -3)
 
     output, weights = attention(project(w_query), project(w_key), project(w_value), mask=mask, causal=causal)
     return output.swapaxes(-2, -3).reshape(*x.shape[:-1], w_value.shape[-1]), weights
@@ -194,11 +195,10 @@ def attend(query: Arr, key: Arr, value: Arr, output: Arr, memory: list, mask: Ma
         if careful:
             if visible is not True:
                 np.copyto(scores, -np.inf, where=~visible.reshape(scores.shape))
-            higher = np.maximum(top, scores.max(axis=-1, keepdims=True))
-            total *= np.exp2(top - higher)  # what is added up so far had a lower maximum taken off
-            output *= np.exp2(top - higher)
-            np.maximum(np.subtract(scores, higher, out=scores), MIN_EXPONENT, out=scores)
-            top = higher
+            before, top = top, np.maximum(top, scores.max(axis=-1, keepdims=True))
+            total *= np.exp2(before - top)  # what is added up so far had a lower maximum taken off
+            output *= np.exp2(before - top)
+            np.maximum(np.subtract(scores, top, out=scores), MIN_EXPONENT, out=scores)
         weights = np.exp2(scores, out=scores)
         if visible is not True:
             weights *= visible.reshape(scores.shape)
@@ -248,7 +248,9 @@ def blockwise_attention(
             any(attend(*inputs, memory, seen, first if causal else None, careful) for careful in (False, True))
 
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, range(min(threads, len(chunks)))))
+        others = pool.map(work, range(1, min(threads, len(chunks))))
+        work(0)
+        list(others)  # waits for the other threads, and raises what they raise
     return output
 
 
@@ -278,12 +280,11 @@ def find_fonts(text: str) -> tuple[list[str], dict[int, str | None]]:
     from matplotlib.font_manager import fontManager, get_font
 
     missing, families = set(text), []
-    for font in sorted(fontManager.ttflist, key=lambda font: (font.name != "DejaVu Sans", font.name)):
-        if missing and font.style == "normal" and not font.name.startswith("Last Resort") and Path(font.fname).exists():
-            face = get_font(font.fname)
-            if face.scalable and missing & (drawn := set(map(chr, face.get_charmap()))):
-                families.append(font.name)
-                missing -= drawn
+    upright = [font for font in fontManager.ttflist if font.style == "normal" and "Last Resort" not in font.name]
+    for font in sorted(upright, key=lambda font: (font.name != "DejaVu Sans", font.name)):
+        if missing and (drawn := missing & set(map(chr, get_font(font.fname).get_charmap()))):
+            families.append(font.name)
+            missing -= drawn
     return families, {ord(char): None if category(char) == "Cf" else "\u25a1" for char in missing}
 
 

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_char_checkpoint import char_tokenizer, make_char_checkpoint
 from safetensors.torch import load_file, save_file
-from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE, WordLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import (
@@ -22,6 +23,8 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
     GPT2Tokenizer,
     LlamaConfig,
     LlamaForCausalLM,
@@ -66,12 +69,13 @@ def gpt4_like_tokenizer(text):
 
 
 def sentencepiece_like_tokenizer(text):
-    """Like that of Llama 2: a space is put before every text, and spaces are a visible character."""
+    """Like that of Llama 2: a space and a first token are put before every text, and spaces are a visible character."""
     tokenizer = Tokenizer(BPE(unk_token="?"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
-    tokenizer.train_from_iterator([text], BpeTrainer(vocab_size=300, special_tokens=["?"], show_progress=False))
+    tokenizer.train_from_iterator([text], BpeTrainer(vocab_size=300, special_tokens=["?", "<s>"], show_progress=False))
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
@@ -363,6 +367,22 @@ def test_order_depends_on_seed_and_epoch_alone():
     sampler.set_epoch(1)
     second = list(sampler)
     assert second != first and list(gpt2.EpochSampler(range(1000), seed=2)) not in (first, second)
+
+
+def test_training_uses_that_order_and_eight_bytes_a_block_for_it(text_file, tmp_path):
+    tokenizer = byte_tokenizer(SAMPLE)
+    args, training_args = gpt2.parse_arguments(["--output_dir", str(tmp_path), "--seed", "3"])
+    dataset = gpt2.TextDataset(text_file, tokenizer, 16, str(tmp_path))
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=400, n_embd=8, n_layer=1, n_head=1))
+    trainer = gpt2.build_trainer(model, tokenizer, {"train": dataset}, training_args)
+    batches = torch.cat([batch["input_ids"] for batch in trainer.get_train_dataloader()])
+    assert batches.tolist() == [dataset[i].tolist() for i in gpt2.EpochSampler(dataset, seed=3)]
+    tracemalloc.start()
+    for _ in gpt2.EpochSampler(range(1_000_000), seed=3):
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8.1e6
 
 
 def test_same_command_same_weights_and_metrics(tmp_path):

@@ -174,13 +174,12 @@ def test_pieces_keep_every_token(tokens, limit):
     assert [token for part in parts for token in part] == tokens
     assert all(0 < len(part) <= limit for part in parts if tokens)
     start = 0
-    for part in parts[:-1]:  # the longest that ends with a sentence, else with a word, else at the limit
+    for part in parts[:-1]:
+        reach = range(start + 1, start + limit + 1)
+        words = [i for i in reach if tokens[i].startswith("▁")]
+        sentences = [i for i in words if tokens[i - 1][-1] in ".!?"]
         start += len(part)
-        later = range(start + 1, start - len(part) + limit + 1)
-        ends, words = tokens[start - 1][-1] in ".!?", tokens[start].startswith("▁")
-        assert not any(tokens[i].startswith("▁") and tokens[i - 1][-1] in ".!?" for i in later)
-        assert ends and words or not any(tokens[i].startswith("▁") for i in later)
-        assert words or len(part) == limit
+        assert start == (sentences or words or reach)[-1]
 
 
 def test_long_line_is_translated_in_full(model, tokenizer, capfd):
@@ -211,6 +210,11 @@ def test_word_without_end(tokenizer):
 def test_cut_translation_is_named(model, tokenizer, capfd):
     t5.translate(["", TEXTS[1]], model, tokenizer, arguments(max_new_tokens=2), 5)
     assert "warning: line 6: cut at --max_new_tokens 2" in capfd.readouterr().err
+
+
+def test_lines_of_a_file(tmp_path):
+    (tmp_path / "text").write_bytes(b"\xef\xbb\xbfone\r\n\ntwo\xe2\x80\xa8three \n\xef\xbb\xbffour")
+    assert list(t5.read_lines(str(tmp_path / "text"))) == ["one", "", "two\u2028three ", "\ufefffour"]
 
 
 @pytest.fixture

@@ -1,0 +1,429 @@
+"""seq2seq_lstm.py: what a user sees of it, and its model, loss and search against independent computations."""
+
+import ast
+import itertools
+import json
+
+import keras
+import numpy as np
+import pytest
+import sacrebleu
+import tensorflow as tf
+from conftest import SCRIPTS, load_script
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+lstm = load_script("seq2seq_lstm")
+SOURCES, TARGETS = map(list, zip(*lstm.SAMPLE_PAIRS, strict=True))
+QUICK = ["--smoke", "--hidden_size", "32", "--embedding_dim", "16", "--num_train_epochs", "2"]
+
+
+def write(path, text, encoding="utf-8"):
+    path.write_bytes(text.encode(encoding))
+    return str(path)
+
+
+def weights(path):
+    """The arrays of a saved folder, in the order of the model's variables."""
+    return [variable.numpy() for variable in lstm.load_translator(path).model.weights]
+
+
+def assert_same(left, right):
+    assert len(left) == len(right) > 5
+    for a, b in zip(left, right, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(autouse=True)
+def float32():
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """Output folder of a short run with attention."""
+    folder = tmp_path_factory.mktemp("quick")
+    lstm.main([*QUICK, "--attention", "--output_dir", str(folder)])
+    return folder
+
+
+def random_model(attention, seed=0, sizes=(11, 13), scale=3.0):
+    """A model of random weights that are large enough for its outputs to differ."""
+    keras.utils.set_random_seed(seed)
+    model = lstm.build_model(list(sizes), 6, 8, 0.3, attention)
+    for variable in model.trainable_variables:
+        variable.assign(variable * scale if len(variable.shape) > 1 else np.random.normal(size=variable.shape))
+    return model
+
+
+def numpy_lstm(layer, inputs, state):
+    """Hochreiter & Schmidhuber's equations in Keras' order of the gates: input, forget, cell, output."""
+    kernel, recurrent, bias = (np.asarray(weight, np.float64) for weight in layer.get_weights())
+    (hidden, carry), outputs = state, []
+    for x in inputs:
+        i, f, g, o = np.split(x @ kernel + hidden @ recurrent + bias, 4)
+        i, f, o = (1 / (1 + np.exp(-gate)) for gate in (i, f, o))
+        carry = f * carry + i * np.tanh(g)
+        hidden = o * np.tanh(carry)
+        outputs.append(hidden)
+    return np.array(outputs), (hidden, carry)
+
+
+def numpy_logits(model, source, target):
+    """Logits (target length, classes) of one unpadded sentence, computed without Keras."""
+    encoder, decoder, projection = (model.get_layer(name) for name in ("encoder", "decoder", "projection"))
+
+    def kinds(part, kind):
+        return [layer for layer in part.layers if isinstance(layer, kind)]
+
+    words = kinds(encoder, keras.layers.Embedding)[0].get_weights()[0][source]
+    both = kinds(encoder, keras.layers.Bidirectional)
+    zeros = np.zeros(4 if both else 8)
+    if both:
+        forward, ahead = numpy_lstm(both[0].forward_layer, words, (zeros, zeros))
+        backward, back = numpy_lstm(both[0].backward_layer, words[::-1], (zeros, zeros))
+        memory = np.concatenate([forward, backward[::-1]], axis=1)
+        state = tuple(np.concatenate(pair) for pair in zip(ahead, back, strict=True))
+    else:
+        _, state = numpy_lstm(kinds(encoder, keras.layers.LSTM)[0], words[::-1], (zeros, zeros))
+    words = kinds(decoder, keras.layers.Embedding)[0].get_weights()[0][target]
+    output, _ = numpy_lstm(kinds(decoder, keras.layers.LSTM)[0], words, state)
+    if both:
+        general, combine = (layer.get_weights()[0] for layer in kinds(decoder, keras.layers.Dense))
+        scores = output @ general @ memory.T
+        alignment = np.exp(scores - scores.max(axis=1, keepdims=True))
+        alignment /= alignment.sum(axis=1, keepdims=True)
+        output = np.tanh(np.concatenate([alignment @ memory, output], axis=1) @ combine)
+    kernel, bias = projection.get_weights()
+    return output @ kernel + bias
+
+
+def log_probabilities(logits):
+    logits = np.where(np.arange(len(logits)) < 3, -np.inf, logits)  # <pad>, <unk> and <sos> are never written
+    return logits - np.log(np.sum(np.exp(logits - logits.max()))) - logits.max()
+
+
+def numpy_search(model, source, num_beams):
+    """Beam search over one sentence with Python lists; the best by log probability per token."""
+    beams = [([lstm.SOS], 0.0)]
+    for _ in range(2 * len(source)):
+        candidates = []
+        for tokens, score in beams:
+            if tokens[-1] == lstm.EOS:
+                candidates.append((tokens, score))
+            else:
+                step = log_probabilities(numpy_logits(model, source, tokens)[-1])
+                candidates += [([*tokens, token], score + step[token]) for token in range(3, len(step))]
+        beams = sorted(candidates, key=lambda beam: -beam[1])[:num_beams]
+    return max(beams, key=lambda beam: beam[1] / (len(beam[0]) - 1))[0][1:]
+
+
+def padded(rows):
+    return tf.ragged.constant(rows, tf.int32).to_tensor()
+
+
+ROWS = [[2, 4, 5, 6, 7, 3], [2, 9, 3], [2, 10, 8, 5, 3], [2, 6, 6, 4, 3]]
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_logits_equal_numpy_whatever_the_padding(attention):
+    model, target = random_model(attention), [[2, 5, 6, 12], [2, 7], [2], [2, 4, 11]]
+    logits = model([padded(ROWS), padded(target)]).numpy()
+    for row, source in enumerate(ROWS):
+        expected = numpy_logits(model, source, target[row])
+        np.testing.assert_allclose(logits[row, : len(target[row])], expected, atol=2e-4)
+
+
+@pytest.mark.parametrize("attention", [False, True])
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_search_equals_numpy_and_never_writes_unknown(attention, num_beams):
+    for seed in range(2):
+        model = random_model(attention, seed)
+        kernel, bias = model.get_layer("projection").get_weights()
+        bias[[lstm.PAD, lstm.UNK, lstm.SOS]] = 20.0
+        bias[lstm.EOS] = 3.0
+        model.get_layer("projection").set_weights([kernel, bias])
+        found = lstm.compile_search(model, num_beams)(padded(ROWS)).numpy()
+        for row, source in zip(found.tolist(), ROWS, strict=True):
+            expected = numpy_search(model, source, num_beams)
+            assert row[: len(expected)][: 2 * len(source)] == expected
+            assert lstm.EOS not in expected or set(row[len(expected) :]) <= {lstm.PAD}
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_and_its_gradient_equal_tensorflow(smoothing):
+    logits, labels = tf.random.stateless_normal((7, 9), (1, 2)), tf.constant([0, 8, 3, 3, 1, 5, 6])
+    wanted = tf.one_hot(labels, 9) * (1 - smoothing) + smoothing / 9
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(logits)
+        ours = tf.reduce_mean(lstm.cross_entropy(logits, labels, smoothing))
+        smoothed = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(wanted, logits))
+    plain = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    np.testing.assert_allclose(lstm.cross_entropy(logits, labels, smoothing), plain, rtol=1e-5)
+    np.testing.assert_allclose(tape.gradient(ours, logits), tape.gradient(smoothed, logits), atol=1e-6)
+
+
+def test_loss_counts_every_real_token_once():
+    model, target = random_model(False), [[2, 5, 6, 12, 3], [2, 7, 3], [2, 3], [2, 4, 11, 3]]
+    expected, tokens = 0.0, 0
+    for source, row in zip(ROWS, target, strict=True):
+        logits = numpy_logits(model, source, row[:-1])
+        expected -= sum(line[label] - np.log(np.sum(np.exp(line))) for line, label in zip(logits, row[1:], strict=True))
+        tokens += len(row) - 1
+    data = [tf.ragged.constant(side, tf.int32) for side in (ROWS, target)]
+    loss = lstm.compile_pass(model)(lstm.make_batches(data, 3, np.random.default_rng(0)), "")
+    assert loss == pytest.approx(expected / tokens, abs=1e-4)
+
+
+def test_batches_hold_every_pair_once_in_a_seeded_order_with_little_padding():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(3, 40, 3000)
+    source = [[int(index) % 7 + 4] * (length + int(rng.integers(3))) for index, length in enumerate(lengths)]
+    target = [[2, *divmod(index, 60), *[9] * (length - 2)] for index, length in enumerate(lengths)]
+    data = [tf.ragged.constant(side, tf.int32) for side in (source, target)]
+    batches = [(s.numpy(), t.numpy()) for s, t in lstm.make_batches(data, 32, np.random.default_rng(5))]
+    rows = [tuple(row[1:3]) for _, batch in batches for row in batch]
+    assert sorted(rows) == sorted(tuple(row[1:3]) for row in target) and rows != sorted(rows)
+    for s, t in batches:
+        for source_row, target_row in zip(s, t, strict=True):
+            index = target_row[1] * 60 + target_row[2]
+            assert source_row[source_row > 0].tolist() == source[index]
+    positions, real = sum(t.size for _, t in batches), sum(map(len, target))
+    assert positions / real < 1.03
+    again = [t.numpy() for _, t in lstm.make_batches(data, 32, np.random.default_rng(5))]
+    other = [t.numpy() for _, t in lstm.make_batches(data, 32, np.random.default_rng(6))]
+    assert all(np.array_equal(a, b) for (_, a), b in zip(batches, again, strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(again, other, strict=True))
+
+
+ALPHABET = "abcdefghij \"'.,!?-0123456789äöüß<>éЖ日"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text(ALPHABET, max_size=20), min_size=1, max_size=5))
+def test_text_survives_the_round_trip(texts):
+    tokenizer = test_text_survives_the_round_trip.tokenizer
+    for text, encoding in zip(texts, lstm.encode(tokenizer, texts), strict=True):
+        assert encoding.ids[0] == lstm.SOS and encoding.ids[-1] == lstm.EOS
+        assert not set(encoding.ids[1:-1]) & {lstm.PAD, lstm.UNK, lstm.SOS, lstm.EOS}
+        assert tokenizer.decode(encoding.ids) == " ".join(text.lower().split())
+
+
+test_text_survives_the_round_trip.tokenizer = lstm.train_tokenizer([*ALPHABET, "abc def-abc's <eos>"], 80, 200)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text(max_size=30))
+def test_any_text_is_tokenized(text):
+    tokenizer = lstm.train_tokenizer(["a b c"], 20, 10)
+    encoding = lstm.encode(tokenizer, [text])[0]
+    pieces = [encoding, *encoding.overflowing]
+    assert all(piece.ids[0] == lstm.SOS and piece.ids[-1] == lstm.EOS and len(piece) <= 10 for piece in pieces)
+
+
+def test_smoke_alone_then_translate_in_a_new_process(run_alone, tmp_path):
+    done = run_alone("seq2seq_lstm", "--smoke")
+    assert done.returncode == 0, done.stderr
+    alone = tmp_path / "alone"
+    output = alone / "outputs" / "seq2seq_lstm"
+    expected = {"all_results.json", "model.keras", "vocabulary.json", "training_curve.png"}
+    assert {path.name for path in output.iterdir()} == expected
+    assert json.loads((output / "all_results.json").read_text())["test_bleu"] == pytest.approx(100)
+    assert "sacrebleu: nrefs:1|case:lc" in done.stdout and "--model_name_or_path outputs/seq2seq_lstm" in done.stdout
+    write(alone / "in.txt", "\r\n".join([*SOURCES, "", "Ein Hund 日."]) + "\r\n")
+    flags = ["--model_name_or_path", str(output), "--input_file", "in.txt", "--output_file", "out.txt"]
+    done = run_alone("seq2seq_lstm", *flags, "--batch_size", "5", "--no-bf16")
+    assert done.returncode == 0, done.stderr
+    lines = (alone / "out.txt").read_text(encoding="utf-8").split("\n")
+    assert lines[: len(TARGETS)] == [target.lower() for target in TARGETS]
+    assert lines[len(TARGETS)] == "" and len(lines) == len(TARGETS) + 3 and lines[-2] and done.stdout == ""
+
+
+def test_quick_run_leaves_everything(quick):
+    expected = {"all_results.json", "model.keras", "vocabulary.json", "training_curve.png", "alignment.png"}
+    assert {path.name for path in quick.iterdir()} == expected
+    metrics = json.loads((quick / "all_results.json").read_text())
+    assert metrics["test_perplexity"] == pytest.approx(np.exp(metrics["test_loss"]))
+    for name in ("training_curve.png", "alignment.png"):
+        assert (quick / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_saved_file_opens_with_keras_alone_and_holds_no_optimizer(quick):
+    translator, opened = lstm.load_translator(quick), keras.saving.load_model(quick / "model.keras")
+    batch = [padded(ROWS), padded(ROWS)]
+    np.testing.assert_array_equal(translator.model(batch), opened(batch))
+    assert getattr(opened, "optimizer", None) is None
+
+
+def test_translations_do_not_depend_on_the_batch_and_keep_their_places(quick):
+    translator = lstm.load_translator(quick)
+    texts = [*SOURCES[:9], "", "  ", " ".join(SOURCES) * 3, "Ein  \t Hund"]
+    alone = [lstm.translate(translator, [text])[0] for text in texts]
+    assert lstm.translate(translator, texts, batch_size=4) == alone == lstm.translate(translator, texts)
+    assert alone[9] == alone[10] == "" and all(alone[:9])
+    assert len(lstm.encode(translator.source, texts)[11].overflowing) > 2
+    assert all(lstm.translate(translator, texts[:9], num_beams=3))
+
+
+def test_scores_equal_sacrebleu_on_the_written_translations(quick, tmp_path, capsys):
+    test_file = write(tmp_path / "test.tsv", "".join(f"{s}\t{t}\n" for s, t in lstm.SAMPLE_PAIRS[:10]))
+    flags = ["--model_name_or_path", str(quick), "--test_file", test_file, "--no-bf16"]
+    lstm.main([*flags, "--output_dir", str(tmp_path)])
+    lstm.main([*flags, "--do_predict", "--output_file", str(tmp_path / "out.txt")])
+    lines = (tmp_path / "out.txt").read_text(encoding="utf-8").splitlines()
+    metrics = json.loads((tmp_path / "all_results.json").read_text())
+    references = [[target.lower() for target in TARGETS[:10]]]
+    assert metrics["test_bleu"] == pytest.approx(sacrebleu.corpus_bleu(lines, references).score)
+    assert metrics["test_chrf"] == pytest.approx(sacrebleu.corpus_chrf(lines, references).score)
+    assert "train_loss" not in metrics and not (tmp_path / "model.keras").exists()
+    capsys.readouterr()
+    lstm.main([*flags, "--text", SOURCES[0], SOURCES[1], "--do_predict"])
+    assert capsys.readouterr().out.splitlines() == lines[:2]
+
+
+@pytest.mark.parametrize("bf16", ["--no-bf16", "--bf16"])
+def test_interrupted_run_resumes_to_the_same_weights(bf16, tmp_path, monkeypatch):
+    command = [*QUICK, bf16, "--num_train_epochs", "3", "--dropout", "0.2", "--do_train", "--output_dir"]
+    lstm.main([*command, str(tmp_path / "whole")])
+    evaluate, calls = lstm.evaluate, itertools.count(1)
+
+    def interrupt(*args):
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return evaluate(*args)
+
+    monkeypatch.setattr(lstm, "evaluate", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        lstm.main([*command, str(tmp_path / "cut")])
+    assert not (tmp_path / "cut" / "model.keras").exists()
+    (tmp_path / "cut" / "checkpoint-0009").mkdir()
+    (tmp_path / "cut" / "checkpoint-0009" / "model.keras").write_bytes(b"half")
+    lstm.main([*command, str(tmp_path / "cut"), "--resume_from_checkpoint", "last"])
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+    whole, cut = (json.loads((tmp_path / name / "all_results.json").read_text()) for name in ("whole", "cut"))
+    assert {**whole, "train_runtime": 0} == {**cut, "train_runtime": 0}
+
+
+def test_best_epoch_is_kept_and_training_stops_after_the_patience(tmp_path, monkeypatch, capsys):
+    bleu, seen = iter([1.0, 5.0, 4.0, 3.0, 9.0]), []
+
+    def scripted(translator, pairs, args, prefix):
+        seen.append([variable.numpy() for variable in translator.model.weights])
+        return {"eval_bleu": next(bleu), "eval_loss": 1.0}
+
+    monkeypatch.setattr(lstm, "evaluate", scripted)
+    flags = [*QUICK, "--num_train_epochs", "9", "--early_stopping_patience", "2", "--do_train"]
+    lstm.main([*flags, "--output_dir", str(tmp_path)])
+    assert len(seen) == 4
+    assert_same(weights(tmp_path), seen[1])
+    assert json.loads((tmp_path / "all_results.json").read_text())["epoch"] == 2
+
+
+def test_validation_is_held_out_of_the_training_file(tmp_path):
+    rows = [(f"quelle {n}", f"source {n}") for n in range(45)]
+    path = write(tmp_path / "train.tsv", "".join(f"{s}\t{t}\tCC-BY\n" for s, t in rows))
+    splits = lstm.load_splits(lstm.parse_arguments(["--train_file", path]))
+    assert sorted(splits["train"] + splits["validation"]) == sorted(rows)
+    assert len(splits["validation"]) == 3 and splits["test"] == splits["validation"]
+    assert lstm.load_splits(lstm.parse_arguments([]))["validation"] == lstm.SAMPLE_PAIRS
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ("\ufeffeins\tone\r\nzwei\ttwo\r\n", [("eins", "one"), ("zwei", "two")]),
+        ('"eins\tone "1"\n', [('"eins', 'one "1"')]),
+        ("eins\tone\tCC-BY\nzwei\ttwo\t", [("eins", "one"), ("zwei", "two")]),
+        ("a\u2028b\tc\x85d\n", [("a\u2028b", "c\x85d")]),
+    ],
+)
+def test_odd_but_valid_files(text, rows, tmp_path):
+    assert lstm.read_pairs(write(tmp_path / "pairs.tsv", text)) == rows
+
+
+def error_of(capsys, *argv):
+    with pytest.raises(SystemExit) as stop:
+        lstm.main([*argv])
+    captured = capsys.readouterr()
+    assert stop.value.code == 2 and captured.out == ""
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"a\tb\nc\td\te\n", "line 2: found 3 columns"),
+        (b"a\tb\nc\n", "line 2: found 1 columns"),
+        (b"a b\n", "line 1: found 1 columns"),
+        (b"a\tb\n \tc\n", "line 2: found 2 columns"),
+        (b"a\tb\n\na\tb\n", "line 2: found 1 columns"),
+        (b"", "is empty"),
+        (b"gr\xfc\xdfe\tgreetings\n", "position 2"),
+        (None, "No such file"),
+    ],
+)
+def test_bad_files_end_in_one_line(content, expected, tmp_path, capsys):
+    path = tmp_path / "pairs.tsv"
+    if content is not None:
+        path.write_bytes(content)
+    error = error_of(capsys, "--train_file", str(path), "--output_dir", str(tmp_path / "out"))
+    assert expected in error and str(path) in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["--no_such_flag"], "--no_such_flag"),
+        (["--batch_size", "0"], "--batch_size 0"),
+        (["--dropout", "1.5"], "--dropout 1.5"),
+        (["--learning_rate", "nan"], "--learning_rate nan"),
+        (["--hidden_size", "x"], "hidden_size"),
+        (["--do_eval"], "--model_name_or_path"),
+        (["--model_name_or_path", "nowhere", "--text", "x"], "nowhere"),
+        (["--resume_from_checkpoint", "nowhere"], "nowhere"),
+        (["--train_file", "."], "cannot read ."),
+    ],
+)
+def test_bad_usage_ends_in_one_line(argv, expected, capsys):
+    assert expected in error_of(capsys, *argv)
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "vocabulary", "other"])
+def test_damaged_folders_end_in_one_line(damage, quick, tmp_path, capsys):
+    for name in ("model.keras", "vocabulary.json"):
+        (tmp_path / name).write_bytes((quick / name).read_bytes())
+    if damage == "cut":
+        (tmp_path / "model.keras").write_bytes((quick / "model.keras").read_bytes()[:2000])
+    elif damage == "missing":
+        (tmp_path / "model.keras").unlink()
+    elif damage == "vocabulary":
+        write(tmp_path / "vocabulary.json", "{}")
+    else:
+        saved = json.loads((quick / "vocabulary.json").read_text())
+        saved["settings"]["model"]["hidden_size"] = 34
+        write(tmp_path / "vocabulary.json", json.dumps(saved))
+    assert str(tmp_path) in error_of(capsys, "--model_name_or_path", str(tmp_path), "--text", "Hallo")
+
+
+def test_needs_neither_torch_nor_transformers():
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(SCRIPTS["seq2seq_lstm"].read_text(encoding="utf-8")))
+        for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", "")])
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    }
+    assert "tensorflow" in imported and not imported & {"torch", "transformers", "pickle"}
+
+
+@pytest.mark.real_data
+def test_two_epochs_on_real_pairs_translate_better_than_one(real_data, tmp_path, capsys):
+    files = {name: str(real_data / "multi30k" / f"{name}.de-en.tsv") for name in ("train", "val", "test_2016_flickr")}
+    flags = ["--train_file", files["train"], "--validation_file", files["val"], "--max_train_samples", "2500"]
+    sizes = ["--embedding_dim", "64", "--hidden_size", "64", "--vocab_size", "1000", "--batch_size", "32"]
+    flags += [*sizes, "--num_train_epochs", "2", "--dropout", "0.1", "--learning_rate", "5e-3", "--attention"]
+    lstm.main([*flags, "--do_train", "--output_dir", str(tmp_path)])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    losses = [float(line.split("eval_loss ")[1].split(",")[0]) for line in lines]
+    assert len(losses) == 2 and losses[1] < losses[0] < 5
