@@ -482,17 +482,19 @@ def write_predictions(trainer: Trainer, dataset: TextClassificationDataset, tabl
     return metrics
 
 
-def report(metrics: dict[str, float], output_dir: Path, trained: bool) -> None:
+def report(metrics: dict[str, float], output_dir: Path, model: str, trained: bool) -> None:
     """Print and write the metrics, name every file and the next command; a finished run needs no checkpoints."""
     results = output_dir / "all_results.json"
     earlier = json.loads(results.read_text()) if results.exists() and not trained else {}
     text = json.dumps({**earlier, **metrics}, indent=2, sort_keys=True)
     write_atomically(results, lambda path: path.write_text(text))
-    for folder in checkpoints(output_dir):
+    for folder in checkpoints(output_dir) if trained else []:
         shutil.rmtree(folder)
     print(*(f"{name:>28} = {metrics[name]:.4g}" for name in sorted(metrics)), sep="\n")
     print("Files:", *sorted(path for path in output_dir.iterdir() if path.is_file()), sep="\n  ")
-    print(f"Next:\n  python {sys.argv[0]} --do_predict --test_file FILE --model_name_or_path {output_dir}")
+    print(
+        f"Next:\n  python {sys.argv[0]} --do_predict --test_file FILE --model_name_or_path {output_dir if trained else model}"
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -514,7 +516,7 @@ def main(argv: list[str] | None = None) -> None:
         metrics |= evaluate(trainer, datasets["evaluation"], splits["evaluation"]["text"])
     if "test" in splits:
         metrics |= write_predictions(trainer, datasets["test"], splits["test"])
-    report(metrics, output_dir, trained="train" in splits)
+    report(metrics, output_dir, args.model_name_or_path, "train" in splits)
 
 
 if __name__ == "__main__":

@@ -156,18 +156,16 @@ def fail(message: object) -> NoReturn:
     raise SystemExit(2)
 
 
-def fetch(
-    name: str, flag: str = "--model_name_or_path", files: tuple = CHECKPOINT_FILES, repo_type: str = "model"
-) -> str:
+def fetch(name: str, flag: str = "--model_name_or_path", files: tuple = CHECKPOINT_FILES, kind: str = "model") -> str:
     """Return the folder of a checkpoint or data set: `name` itself, or the hub's copy, downloaded or cached."""
     if os.path.isdir(name):
         return name
     try:
-        HfApi().repo_info(name, repo_type=repo_type, timeout=3)  # snapshot_download alone may hang behind a firewall
-        return snapshot_download(name, repo_type=repo_type, allow_patterns=files)
+        HfApi().repo_info(name, repo_type=kind, timeout=3)  # snapshot_download alone may hang behind a firewall
+        return snapshot_download(name, repo_type=kind, allow_patterns=files)
     except (ValueError, *HfHubHTTPError.__bases__) as error:  # OSError and the HTTPError of the hub's HTTP library
         try:
-            return snapshot_download(name, repo_type=repo_type, allow_patterns=files, local_files_only=True)
+            return snapshot_download(name, repo_type=kind, allow_patterns=files, local_files_only=True)
         except (ValueError, LocalEntryNotFoundError):
             reason = str(error).strip().splitlines()[0]
             fail(f"cannot download {name} ({reason}): try --smoke, which needs no download, or {flag} LOCAL_FOLDER")
@@ -184,16 +182,16 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         fail(f"cannot write {path}: {error.strerror or error}")
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
 
 
 def machine_defaults() -> dict[str, bool]:
     """Return the `TrainingArguments` that depend on the machine: bfloat16 where the hardware computes in it."""
-    accelerator = torch.accelerator.is_available()
-    bf16_cpu = not accelerator and bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-    bf16 = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else bf16_cpu
-    quiet = not sys.stderr.isatty()
-    return {"bf16": bf16, "use_cpu": not accelerator, "dataloader_pin_memory": accelerator, "disable_tqdm": quiet}
+    gpu = torch.accelerator.is_available()
+    bf16 = not gpu and torch.cpu.get_capabilities().get("avx512_bf16", False)
+    bf16 = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else bf16
+    return {"bf16": bf16, "use_cpu": not gpu, "dataloader_pin_memory": gpu, "disable_tqdm": not sys.stderr.isatty()}
 
 
 def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArguments]:

@@ -126,7 +126,8 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     except OSError as error:
         fail(f"cannot write {path}: {error.strerror or error}")
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():
+            temporary.unlink()
 
 
 def has_bf16() -> bool:

@@ -378,11 +378,11 @@ def test_training_uses_that_order_and_eight_bytes_a_block_for_it(text_file, tmp_
     batches = torch.cat([batch["input_ids"] for batch in trainer.get_train_dataloader()])
     assert batches.tolist() == [dataset[i].tolist() for i in gpt2.EpochSampler(dataset, seed=3)]
     tracemalloc.start()
-    for _ in gpt2.EpochSampler(range(1_000_000), seed=3):
+    for _ in gpt2.EpochSampler(range(300_000), seed=3):
         pass
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 8.1e6
+    assert peak < 2.5e6
 
 
 def test_same_command_same_weights_and_metrics(tmp_path):

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import tracemalloc
 import unicodedata
 import warnings
@@ -253,8 +254,28 @@ def test_blockwise_leaves_its_inputs_alone_and_mixes_types():
     np.testing.assert_allclose(output, script.attention(query, key, value, causal=True)[0], atol=1e-6)
 
 
+def test_blocks_that_nobody_sees_are_passed_over():
+    query, key, value = np.random.default_rng(0).standard_normal((3, 50, 8))
+    key, value = (np.concatenate([array, np.full((900, 8), 1e300), array]) for array in (key, value))
+    mask = np.arange(1000) % 950 < 50
+    expected = torch_attention(query, key[mask], value[mask], None)
+    np.testing.assert_allclose(script.blockwise_attention(query, key, value, mask=mask), expected, atol=1e-14)
+
+
+@pytest.mark.parametrize("scale", [30, 300, 3e4])
+def test_scores_that_grow_in_a_later_block_do_not_overflow(scale):
+    query, key, value = np.random.default_rng(0).standard_normal((3, 700, 16), dtype=np.float32)
+    key[400:] *= np.float32(scale)
+    output = script.blockwise_attention(query, key, value)
+    assert np.abs(output - torch_attention(query, key, value, None)).max() <= tolerance(query, key, value)
+
+
 def test_an_error_in_a_thread_reaches_the_caller(monkeypatch):
-    monkeypatch.setattr(script, "lay_out", lambda *_: 1 / 0)
+    def break_down(*_):
+        if threading.current_thread() is not threading.main_thread():
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(script, "lay_out", break_down)
     with pytest.raises(ZeroDivisionError):
         script.blockwise_attention(*np.ones((3, 4, 50, 8)), num_threads=2)
 

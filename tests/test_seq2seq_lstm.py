@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 lstm = load_script("seq2seq_lstm")
 SOURCES, TARGETS = map(list, zip(*lstm.SAMPLE_PAIRS, strict=True))
-QUICK = ["--smoke", "--hidden_size", "32", "--embedding_dim", "16", "--num_train_epochs", "2"]
+QUICK = ["--smoke", "--hidden_size", "32", "--embedding_dim", "16", "--num_train_epochs", "2", "--batch_size", "24"]
 
 
 def write(path, text, encoding="utf-8"):
@@ -281,9 +281,8 @@ def test_scores_equal_sacrebleu_on_the_written_translations(quick, tmp_path, cap
     assert capsys.readouterr().out.splitlines() == lines[:2]
 
 
-@pytest.mark.parametrize("bf16", ["--no-bf16", "--bf16"])
-def test_interrupted_run_resumes_to_the_same_weights(bf16, tmp_path, monkeypatch):
-    command = [*QUICK, bf16, "--num_train_epochs", "3", "--dropout", "0.2", "--do_train", "--output_dir"]
+def test_interrupted_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
+    command = [*QUICK, "--bf16", "--num_train_epochs", "3", "--dropout", "0.2", "--do_train", "--output_dir"]
     lstm.main([*command, str(tmp_path / "whole")])
     evaluate, calls = lstm.evaluate, itertools.count(1)
 
@@ -418,12 +417,12 @@ def test_needs_neither_torch_nor_transformers():
 
 
 @pytest.mark.real_data
-def test_two_epochs_on_real_pairs_translate_better_than_one(real_data, tmp_path, capsys):
-    files = {name: str(real_data / "multi30k" / f"{name}.de-en.tsv") for name in ("train", "val", "test_2016_flickr")}
-    flags = ["--train_file", files["train"], "--validation_file", files["val"], "--max_train_samples", "2500"]
+def test_second_epoch_on_real_pairs_is_better_than_the_first(real_data, tmp_path, capsys):
+    files = {name: str(real_data / "multi30k" / f"{name}.de-en.tsv") for name in ("train", "val")}
+    flags = ["--train_file", files["train"], "--validation_file", files["val"], "--max_train_samples", "2000"]
     sizes = ["--embedding_dim", "64", "--hidden_size", "64", "--vocab_size", "1000", "--batch_size", "32"]
-    flags += [*sizes, "--num_train_epochs", "2", "--dropout", "0.1", "--learning_rate", "5e-3", "--attention"]
+    flags += [*sizes, "--num_train_epochs", "2", "--dropout", "0.1", "--learning_rate", "5e-3"]
     lstm.main([*flags, "--do_train", "--output_dir", str(tmp_path)])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
     losses = [float(line.split("eval_loss ")[1].split(",")[0]) for line in lines]
-    assert len(losses) == 2 and losses[1] < losses[0] < 5
+    assert len(losses) == 2 and losses[1] < losses[0] < np.log(1000)

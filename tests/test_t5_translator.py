@@ -148,6 +148,20 @@ def test_greedy_computes_nothing_for_finished_sentences(model, tokenizer, monkey
     assert rows[0] == 8 and rows == sorted(rows, reverse=True) and rows[-1] < 8
 
 
+def test_batches_hold_so_many_tokens(model, tokenizer, monkeypatch):
+    shapes = []
+    zeros = torch.zeros(100, 1, dtype=torch.int64)
+    fake = lambda model, batch, limit: shapes.append(batch["input_ids"].shape) or zeros[: len(batch["input_ids"])]  # noqa: E731
+    monkeypatch.setattr(t5, "greedy", fake)
+    texts = [" ".join(["Water."] * (i * 7 % 30 + 1)) for i in range(30)]
+    t5.translate(texts, model, tokenizer, arguments(batch_tokens=100))
+    assert sum(rows for rows, _ in shapes) == 30 and len(shapes) > 3
+    lengths = sorted((len(tokenizer(PROMPT + text).input_ids) for text in texts), reverse=True)
+    for rows, longest in shapes:  # as many rows as fit, the longest first
+        assert longest == lengths[0] and rows == min(max(1, 100 // longest), len(lengths))
+        lengths = lengths[rows:]
+
+
 def test_beams_equal_generate_one_by_one(model, tokenizer):
     found = t5.translate(TEXTS, model, tokenizer, arguments(num_beams=3, max_new_tokens=30))
     assert found == one_by_one(TEXTS, model, tokenizer, beams=3, limit=30)
@@ -386,7 +400,13 @@ def test_interrupted_training_ends_the_same(tmp_path, capfd, monkeypatch):
         patch.setattr(t5.Seq2SeqTrainer, "training_step", dying)
         train(capfd, tmp_path, "cut", *flags)
     assert not (tmp_path / "cut" / "model.safetensors").exists()
-    assert train(capfd, tmp_path, "cut", *flags, "--resume_from_checkpoint", "last")[0] == 0
+    steps = []
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            t5.Seq2SeqTrainer, "training_step", lambda *rest: steps.append(rest[0].state.global_step) or step(*rest)
+        )
+        assert train(capfd, tmp_path, "cut", *flags, "--resume_from_checkpoint", "last")[0] == 0
+    assert steps == [2, 3, 4, 5]  # from the checkpoint after the first epoch
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 

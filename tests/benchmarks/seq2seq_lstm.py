@@ -1,0 +1,196 @@
+"""seq2seq_lstm.py against PyTorch's nn.LSTM in training, and against a `predict` call per token in decoding.
+
+    python tests/benchmarks/seq2seq_lstm.py --data ../shared/data/multi30k                    # speed, minutes
+    python tests/benchmarks/seq2seq_lstm.py --data ../shared/data/multi30k --attention
+
+Every side runs in a process of its own, in turn and `--rounds` times; the best round counts, because a busy machine
+only ever makes a round slower. Training: the same pairs, vocabularies, sizes, dropout, clipping and Adam; PyTorch in
+float32, once with the script's batches (sorted by length) and once as usual, in random order and padded. Decoding: the
+model that the training side has left, greedily, 1,000 sentences at once against one sentence and one token at a time.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+import numpy as np  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lang_translator"))
+
+
+def prepare(options) -> None:
+    """Save an untrained model with its vocabularies, and the batches of both orders, for all sides."""
+    import keras
+    import seq2seq_lstm as script
+
+    args = script.parse_arguments(["--train_file", f"{options.data}/train.de-en.tsv", *options.flags])
+    keras.utils.set_random_seed(args.seed)
+    pairs = script.read_pairs(args.train_file)
+    translator = script.new_translator(args, pairs)
+    script.save_translator(translator, Path(options.folder), translator.model)
+    data = script.encode_pairs(translator, pairs[: options.pairs])
+    rng = np.random.default_rng(0)
+    sorted_batches = [(s.numpy(), t.numpy()) for s, t in script.make_batches(data, args.batch_size, rng)]
+    order, usual = rng.permutation(int(data[0].nrows())), []
+    for start in range(0, len(order), args.batch_size):
+        rows = order[start : start + args.batch_size]
+        usual.append(tuple(np.asarray(script.tf.gather(side, rows).to_tensor()) for side in data))
+    for name, batches in (("sorted", sorted_batches), ("usual", usual)):
+        flat = {f"{index}_{side}": ids for index, pair in enumerate(batches) for side, ids in enumerate(pair)}
+        np.savez(Path(options.folder, f"{name}.npz"), **flat)
+
+
+def read_batches(folder: str, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the (source, target) ids, int32 (batch, length) each, that `prepare` saved."""
+    arrays = np.load(Path(folder, f"{name}.npz"))
+    return [(arrays[f"{index}_0"], arrays[f"{index}_1"]) for index in range(len(arrays.files) // 2)]
+
+
+def pairs_per_second(step, batches) -> float:
+    """Warm up with three batches, then time all of them."""
+    for batch in batches[:3]:
+        step(*batch)
+    start = time.perf_counter()
+    for batch in batches:
+        step(*batch)
+    return sum(len(source) for source, _ in batches) / (time.perf_counter() - start)
+
+
+def train_script(options) -> float:
+    """Training speed of the script; leaves the trained model for the decoding sides."""
+    import keras
+    import seq2seq_lstm as script
+
+    args = script.parse_arguments(["--train_file", "x", *options.flags])
+    keras.config.set_dtype_policy("mixed_bfloat16" if args.bf16 and options.side == "script" else "float32")
+    translator = script.load_translator(options.folder)
+    model = keras.Model(translator.model.inputs, translator.model.outputs)
+    model.compile(keras.optimizers.Adam(args.learning_rate, global_clipnorm=1.0))
+    model.optimizer.build(model.trainable_variables)
+    run = script.compile_pass(model, model.optimizer, args.label_smoothing_factor)
+    speed = pairs_per_second(lambda *batch: run([batch], ""), read_batches(options.folder, "sorted"))
+    Path(options.folder, "trained").mkdir(exist_ok=True)
+    script.save_translator(translator, Path(options.folder, "trained"), translator.model)
+    return speed
+
+
+def train_torch(options) -> float:
+    """Training speed of the same model in PyTorch, float32."""
+    import torch
+    from torch import nn
+
+    saved = json.loads(Path(options.folder, "vocabulary.json").read_text())["settings"]["model"]
+    (source_size, target_size), hidden = saved["sizes"], saved["hidden_size"]
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.source, self.target = nn.Embedding(source_size, 256), nn.Embedding(target_size, 256)
+            width = hidden // 2 if saved["attention"] else hidden
+            self.encoder = nn.LSTM(256, width, batch_first=True, bidirectional=saved["attention"])
+            self.decoder, self.dropout = nn.LSTM(256, hidden, batch_first=True), nn.Dropout(saved["dropout"])
+            self.general, self.combine = (nn.Linear(n * hidden, hidden, bias=False) for n in (1, 2))
+            self.projection = nn.Linear(hidden, target_size)
+
+        def forward(self, source, target):
+            words = self.dropout(self.source(source))
+            packed = nn.utils.rnn.pack_padded_sequence(words, (source > 0).sum(1), True, enforce_sorted=False)
+            memory, state = self.encoder(packed)
+            state = tuple(s.transpose(0, 1).reshape(1, len(source), hidden) for s in state)
+            output, _ = self.decoder(self.dropout(self.target(target)), state)
+            if saved["attention"]:
+                memory, _ = nn.utils.rnn.pad_packed_sequence(memory, batch_first=True)
+                scores = self.general(output) @ memory.transpose(1, 2)
+                weights = scores.masked_fill((source == 0)[:, None], -1e9).softmax(-1)
+                output = torch.tanh(self.combine(torch.cat([weights @ memory, output], -1)))
+            return self.projection(self.dropout(output))
+
+    model = Model()
+    optimizer, loss = torch.optim.Adam(model.parameters()), nn.CrossEntropyLoss(ignore_index=0, label_smoothing=0.1)
+
+    def step(source, target):
+        source, target = torch.from_numpy(source).long(), torch.from_numpy(target).long()
+        optimizer.zero_grad()
+        loss(model(source, target[:, :-1]).flatten(0, 1), target[:, 1:].flatten()).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    return pairs_per_second(step, read_batches(options.folder, options.side.removeprefix("torch_")))
+
+
+def decode_script(options) -> float:
+    """Sentences per second of the script's greedy search on the validation sources."""
+    import keras
+    import seq2seq_lstm as script
+
+    args = script.parse_arguments(["--train_file", "x", *options.flags])
+    keras.config.set_dtype_policy("mixed_bfloat16" if args.bf16 else "float32")
+    translator = script.load_translator(Path(options.folder, "trained"))
+    sources = [source for source, _ in script.read_pairs(f"{options.data}/val.de-en.tsv")][:1000]
+    script.translate(translator, sources[:10])
+    start = time.perf_counter()
+    script.translate(translator, sources)
+    return len(sources) / (time.perf_counter() - start)
+
+
+def decode_predict(options) -> float:
+    """Sentences per second of Keras' own example: `predict` on one sentence and one token at a time."""
+    import seq2seq_lstm as script
+
+    translator = script.load_translator(Path(options.folder, "trained"))
+    encoder, decoder, projection = script.parts(translator.model)
+    sources = [source for source, _ in script.read_pairs(f"{options.data}/val.de-en.tsv")][:4]
+    for number, encoding in enumerate(script.encode(translator.source, sources)):
+        if number == 1:  # the first sentence compiles
+            start = time.perf_counter()
+        source = np.array([encoding.ids])
+        memory, *state = encoder.predict(source, verbose=0)
+        tokens = [script.SOS]
+        while tokens[-1] != script.EOS and len(tokens) <= 2 * len(encoding.ids):
+            output, *state = decoder.predict([source, memory, *state, np.array([tokens[-1:]])], verbose=0)[:3]
+            tokens.append(int(np.argmax(projection(output[:, 0])[0])))
+    return (len(sources) - 1) / (time.perf_counter() - start)
+
+
+SIDES = {
+    "script": (train_script, "training, the script"),
+    "script_float32": (train_script, "training, the script with --no-bf16"),
+    "torch_sorted": (train_torch, "training, PyTorch float32, the same batches"),
+    "torch_usual": (train_torch, "training, PyTorch float32, random order"),
+    "search": (decode_script, "decoding, the script, 1,000 sentences"),
+    "predict": (decode_predict, "decoding, predict per token"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--pairs", type=int, default=2560)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    options, options.flags = parser.parse_known_args()
+    if options.side:
+        print("result", SIDES[options.side][0](options))
+        return
+    best = dict.fromkeys(SIDES, 0.0)
+    with tempfile.TemporaryDirectory() as options.folder:
+        prepare(options)
+        for _ in range(options.rounds):
+            for side in SIDES:
+                command = [sys.executable, __file__, *sys.argv[1:], "--side", side, "--folder", options.folder]
+                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+                best[side] = max(best[side], float(done.stdout.split()[-1]))
+                print(f"{SIDES[side][1]:50} {best[side]:8.1f} per second", flush=True)
+    for ours, other in (("script", "torch_sorted"), ("script", "torch_usual"), ("search", "predict")):
+        print(f"{SIDES[ours][1]} / {SIDES[other][1]}: {best[ours] / best[other]:.2f}")
+
+
+if __name__ == "__main__":
+    main()
