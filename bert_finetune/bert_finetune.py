@@ -486,15 +486,13 @@ def report(metrics: dict[str, float], output_dir: Path, model: str, trained: boo
     """Print and write the metrics, name every file and the next command; a finished run needs no checkpoints."""
     results = output_dir / "all_results.json"
     earlier = json.loads(results.read_text()) if results.exists() and not trained else {}
-    text = json.dumps({**earlier, **metrics}, indent=2, sort_keys=True)
-    write_atomically(results, lambda path: path.write_text(text))
+    write_atomically(results, lambda path: path.write_text(json.dumps(earlier | metrics, indent=2, sort_keys=True)))
     for folder in checkpoints(output_dir) if trained else []:
         shutil.rmtree(folder)
     print(*(f"{name:>28} = {metrics[name]:.4g}" for name in sorted(metrics)), sep="\n")
     print("Files:", *sorted(path for path in output_dir.iterdir() if path.is_file()), sep="\n  ")
-    print(
-        f"Next:\n  python {sys.argv[0]} --do_predict --test_file FILE --model_name_or_path {output_dir if trained else model}"
-    )
+    command = f"python {sys.argv[0]} --do_predict --test_file FILE --model_name_or_path"
+    print(f"Next:\n  {command} {output_dir if trained else model}")
 
 
 def main(argv: list[str] | None = None) -> None:
