@@ -163,7 +163,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     if not (args.do_train or args.do_eval or args.do_predict):
         args.do_train = not args.model_name_or_path
         args.do_eval = args.do_train or bool(args.test_file)
-        args.do_predict = bool(args.text or args.input_file) or not args.do_eval
+        args.do_predict = True
     if not (args.do_train or args.model_name_or_path):
         fail("no model: add --do_train, or --model_name_or_path with the folder of a trained one")
     return args
@@ -184,8 +184,7 @@ def read_pairs(path: str) -> list[tuple[str, str]]:
     columns = max(2, len(rows[0]))
     for number, row in enumerate(rows, 1):
         if len(row) != columns or not all(text.strip() for text in row[:2]):
-            found = f"{len(row)} columns, {str(row):.60}"
-            fail(f"{path}, line {number}: found {found}: give {columns} columns, SOURCE TAB TARGET, neither blank")
+            fail(f"{path}, line {number}: found {len(row)} columns, {row!s:.60}: give {columns}, SOURCE TAB TARGET")
     return [(row[0], row[1]) for row in rows]
 
 
@@ -304,8 +303,7 @@ def build_model(sizes: list[int], embedding_dim: int, hidden_size: int, dropout:
     alignment = []
     if attention:
         query = layers.Dense(hidden_size, use_bias=False)(output)  # h_t W_a of the "general" score, equation 8
-        look_up = layers.Attention()
-        context, *alignment = look_up([query, given[0]], mask=[None, mask], return_attention_scores=True)
+        context, *alignment = layers.Attention()([query, given[0]], mask=[None, mask], return_attention_scores=True)
         both = layers.Concatenate()([context, output])  # (batch, target length, 2 * hidden)
         output = layers.Dense(hidden_size, "tanh", use_bias=False)(both)  # equation 5
     outputs = [layers.Dropout(dropout)(output), *state, *alignment]
@@ -354,8 +352,7 @@ def compile_pass(model: keras.Model, optimizer: keras.Optimizer | None = None, s
         return loss, tf.shape(logits)[0]
 
     def run(batches: tf.data.Dataset, title: str) -> float:
-        bar = tqdm(batches, desc=title, disable=None, leave=False)
-        losses, tokens = zip(*[step(source, target) for source, target in bar], strict=True)
+        losses, tokens = zip(*[step(*pair) for pair in tqdm(batches, title, disable=None, leave=False)], strict=True)
         return float(np.average(losses, weights=tokens))
 
     return run
@@ -489,17 +486,18 @@ def draw_alignment(translator: Translator, text: str, path: Path) -> None:
 def predict(translator: Translator, pairs: list[tuple[str, str]], args: Namespace) -> None:
     """Translate --text and --input_file, or without both the sources of the pairs, to --output_file or the screen."""
     texts = args.text + (read_lines(args.input_file) if args.input_file else [])
-    texts = translate(translator, texts or [source for source, _ in pairs], args.num_beams, args.batch_size)
+    sources = texts or [source for source, _ in (pairs if args.output_file else pairs[:20])]
+    translations = translate(translator, sources, args.num_beams, args.batch_size)
     if args.output_file:
-        write_atomically(args.output_file, lambda path: path.write_text("\n".join([*texts, ""]), "utf-8"))
+        write_atomically(args.output_file, lambda path: path.write_text("\n".join([*translations, ""]), "utf-8"))
     else:
-        print(*texts, sep="\n")
+        print(*(translations if texts else map("  {} -> {}".format, sources, translations)), sep="\n")
 
 
-def report(metrics: dict[str, float], output_dir: Path) -> None:
+def report(metrics: dict[str, float], output_dir: Path, trained: bool) -> None:
     """Print and write the metrics, name every file and the next command; a finished run needs no checkpoints."""
     write_atomically(output_dir / "all_results.json", lambda path: path.write_text(json.dumps(metrics, indent=1)))
-    for folder in output_dir.glob("checkpoint-*"):
+    for folder in output_dir.glob("checkpoint-*") if trained else []:
         shutil.rmtree(folder)
     print(*(f"{name:>24} = {value:.4g}" for name, value in metrics.items()), sep="\n")
     print("sacrebleu:", *(metric.get_signature() for metric in METRICS.values()))
@@ -525,7 +523,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.do_predict:
         predict(translator, splits["test"], args)
     if metrics:
-        report(metrics, output_dir)
+        report(metrics, output_dir, args.do_train)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 # dependencies = [
 #     "accelerate>=1.10",
 #     "huggingface_hub>=1.0",
+#     "matplotlib>=3.9",
 #     "sacrebleu>=2.5",
 #     "safetensors>=0.6",
 #     "torch>=2.11",
@@ -24,7 +25,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -34,6 +35,7 @@ import torch
 import transformers
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, StrictDataclassError
+from matplotlib.figure import Figure
 from sacrebleu.metrics import BLEU, CHRF
 from safetensors import SafetensorError
 from tqdm import tqdm
@@ -98,6 +100,7 @@ class FineTuningArguments(Seq2SeqTrainingArguments):
     per_device_eval_batch_size: int = 64
     learning_rate: float = 5e-4
     warmup_steps: float = 0.1
+    logging_steps: float = 0.05
     save_strategy: str = "epoch"
     save_total_limit: int = 1
     metric_for_best_model: str = "bleu"
@@ -123,6 +126,21 @@ def fetch(name: str, flag: str = "--model_name_or_path", files: tuple = CHECKPOI
         except (ValueError, LocalEntryNotFoundError):
             reason = str(error).strip().splitlines()[0]
             fail(f"cannot download {name} ({reason}): try --smoke, which needs no download, or {flag} LOCAL_FOLDER")
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then move it into place: complete or not at all."""
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        fail(f"cannot write {path}: {error.strerror or error}")
+    finally:
+        if temporary.exists():
+            temporary.unlink()
 
 
 def machine_defaults() -> dict[str, bool]:
@@ -378,6 +396,19 @@ def train_and_save(trainer: Trainer) -> dict[str, float]:
     return metrics
 
 
+def draw_training_curve(log_history: list[dict[str, float]], path: Path) -> None:
+    """Draw the losses that the trainer logged over the epochs and, against the axis on the right, BLEU."""
+    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
+    axes.set(xlabel="epoch", ylabel="loss")
+    for name in ("loss", "eval_loss", "eval_bleu"):
+        points = {entry["epoch"]: entry[name] for entry in log_history if name in entry}
+        side, color = (axes.twinx(), "C2") if name == "eval_bleu" and points else (axes, None)
+        side.plot(list(points), list(points.values()), marker=".", label=name if points else None, color=color)
+        side.set(ylim=(0, None))
+    axes.figure.legend(loc="outside upper center", ncols=3)
+    write_atomically(path, lambda file: axes.figure.savefig(file, dpi=120))
+
+
 def score(translations: list[str], references: list[str]) -> dict[str, float]:
     """Print and return BLEU and chrF, 0 to 100, with sacrebleu's signature of how they were counted."""
     if len(translations) != len(references):
@@ -399,18 +430,16 @@ def evaluate(pairs: list[list[str]], model, tokenizer, args: ScriptArguments) ->
     return score(translations, targets)
 
 
-def report(metrics: dict[str, float], output_dir: Path) -> None:
+def report(metrics: dict[str, float], output_dir: Path, model: str, trained: bool) -> None:
     """Print and write the metrics, name every file and the next command; a finished run needs no checkpoints."""
-    output_dir.mkdir(parents=True, exist_ok=True)
-    results, temporary = output_dir / "all_results.json", output_dir / ".all_results.json"
-    metrics = {**json.loads(results.read_text() if results.exists() else "{}"), **metrics}
-    temporary.write_text(json.dumps(metrics, indent=2, sort_keys=True))
-    os.replace(temporary, results)
-    for folder in checkpoints(output_dir):
+    results = output_dir / "all_results.json"
+    earlier = json.loads(results.read_text()) if results.exists() and not trained else {}
+    write_atomically(results, lambda path: path.write_text(json.dumps(earlier | metrics, indent=2, sort_keys=True)))
+    for folder in checkpoints(output_dir) if trained else []:
         shutil.rmtree(folder)
     print(*(f"{name:>28} = {metrics[name]:.4g}" for name in sorted(metrics)), sep="\n")
     print("Files:", *sorted(path for path in output_dir.iterdir() if path.is_file()), sep="\n  ")
-    print(f"Next:\n  python {sys.argv[0]} --input_file FILE --model_name_or_path {output_dir}")
+    print(f"Next:\n  python {sys.argv[0]} --input_file FILE --model_name_or_path {output_dir if trained else model}")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -421,7 +450,11 @@ def main(argv: list[str] | None = None) -> None:
     transformers.set_seed(training_args.seed)
     splits, references = load_splits(args, training_args), list(read_lines(args.reference_file or os.devnull))
     tokenizer, model = tiny(splits["train"], args) if args.smoke else pretrained(args.model_name_or_path)
-    metrics = train_and_save(build_trainer(model, tokenizer, splits, args, training_args)) if splits else {}
+    output_dir, metrics = Path(training_args.output_dir), {}
+    if splits:
+        trainer = build_trainer(model, tokenizer, splits, args, training_args)
+        metrics |= train_and_save(trainer)
+        draw_training_curve(trainer.state.log_history, output_dir / "training_curve.png")
     model = model.to(training_args.device, torch.bfloat16 if training_args.bf16 else torch.float32).eval()
     if splits:
         metrics |= evaluate(splits.get("evaluation", splits["train"][:20]), model, tokenizer, args)
@@ -432,7 +465,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.reference_file:
         metrics |= score(list(read_lines(args.output_file)), references)
     if metrics:
-        report(metrics, Path(training_args.output_dir))
+        report(metrics, output_dir, args.model_name_or_path, bool(splits))
 
 
 if __name__ == "__main__":

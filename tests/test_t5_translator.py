@@ -94,7 +94,7 @@ def test_smoke_alone(run_alone, tmp_path):
         assert f"{source} -> {target}\n" in done.stdout
     output = tmp_path / "alone" / "outputs" / "t5_translator"
     names = {path.name for path in output.iterdir()}
-    assert {"all_results.json", "config.json", "model.safetensors", "tokenizer.json"} <= names
+    assert {"all_results.json", "config.json", "model.safetensors", "tokenizer.json", "training_curve.png"} <= names
     assert not [
         name for name in names if name.endswith((".bin", ".pt", ".pkl")) or name.startswith(("checkpoint", "."))
     ]
@@ -343,11 +343,14 @@ def test_reference_scores(folder, tmp_path, capfd):
     (tmp_path / "in.txt").write_text("\n".join(source for source, _ in t5.SAMPLE_PAIRS))
     (tmp_path / "ref.txt").write_text("\n".join(target for _, target in t5.SAMPLE_PAIRS), encoding="utf-8")
     results = tmp_path / "out" / "all_results.json"
-    results.parent.mkdir()
+    state = results.parent / "checkpoint-5" / "trainer_state.json"  # of a training that was interrupted
+    state.parent.mkdir(parents=True)
+    state.write_text("{}")
     results.write_text('{"train_loss": 1.5}')
     flags = ["--model_name_or_path", folder, "--input_file", tmp_path / "in.txt", "--output_file", tmp_path / "a.txt"]
     flags += ["--reference_file", tmp_path / "ref.txt", "--output_dir", results.parent]
-    status, _, err = run(capfd, *flags)
+    status, out, err = run(capfd, *flags)
+    assert state.exists() and f"--model_name_or_path {folder}\n" in out
     system, reference = [(tmp_path / name).read_text(encoding="utf-8").splitlines() for name in ("a.txt", "ref.txt")]
     metrics = json.loads(results.read_text())
     assert status == 0 and metrics["bleu"] == pytest.approx(sacrebleu.corpus_bleu(system, [reference]).score)

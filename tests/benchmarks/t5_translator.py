@@ -1,7 +1,7 @@
 """Measure t5_translator: sentences per second against generate and CTranslate2, and what bfloat16 changes.
 
 python tests/benchmarks/t5_translator.py speed                 # a t5-small-shaped random model, 20 new tokens
-python tests/benchmarks/t5_translator.py fidelity --epochs 6   # a small T5 trained on Multi30k, bf16 against fp32
+python tests/benchmarks/t5_translator.py fidelity --epochs 4   # a small T5 trained on Multi30k, bf16 against fp32
 
 SHOWCASE_DATA names the folder that holds multi30k/. CTranslate2 is measured where it is installed. Every round runs
 all contenders one after the other, so that a busy machine slows all of them: trust the ratios of the medians.
@@ -136,7 +136,7 @@ def fidelity(options: argparse.Namespace) -> dict[str, float]:
     rows = pairs("test_2016_flickr")[: options.sentences]
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode(False):
         trained = options.model or f"{folder}/trained"
-        if not options.model:
+        if not Path(trained, "config.json").exists():
             new_checkpoint(f"{folder}/new", TRAINED, 8_000)
             for split in ("train", "val"):
                 text = "".join(f"{english}\t{german}\n" for english, german in pairs(split))
@@ -175,9 +175,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch_tokens", type=int, default=4096)
     parser.add_argument("--only", nargs="+", help="Contenders whose names contain one of these.")
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--max_steps", type=int, default=0, help="Stop the training early.")
-    parser.add_argument("--model", help="A folder that an earlier run of fidelity has trained.")
+    parser.add_argument("--model", help="Keep the trained model in this folder, or take the one in it.")
     options = parser.parse_args()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
