@@ -150,7 +150,7 @@ class FineTuningArguments(TrainingArguments):
     output_dir: str = "outputs/bert_finetune"
     per_device_train_batch_size: int = 32
     per_device_eval_batch_size: int = 64
-    learning_rate: float = 5e-5
+    learning_rate: float = 1e-4
     warmup_steps: float = 0.1
     logging_steps: float = 0.05
     save_strategy: str = "epoch"

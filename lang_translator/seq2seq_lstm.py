@@ -162,8 +162,7 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
             fail(f"--{name} {value}: give a number above 0, and below 1 where the default is")
     if not (args.do_train or args.do_eval or args.do_predict):
         args.do_train = not args.model_name_or_path
-        args.do_eval = args.do_train or bool(args.test_file)
-        args.do_predict = True
+        args.do_eval, args.do_predict = args.do_train or bool(args.test_file), True
     if not (args.do_train or args.model_name_or_path):
         fail("no model: add --do_train, or --model_name_or_path with the folder of a trained one")
     return args
@@ -302,7 +301,7 @@ def build_model(sizes: list[int], embedding_dim: int, hidden_size: int, dropout:
     output, *state = layers.LSTM(hidden_size, **lstm)(words, initial_state=given[1:])
     alignment = []
     if attention:
-        query = layers.Dense(hidden_size, use_bias=False)(output)  # h_t W_a of the "general" score, equation 8
+        query = layers.Dense(hidden_size, use_bias=False)(output) * hidden_size**-0.5  # "general" score, equation 8
         context, *alignment = layers.Attention()([query, given[0]], mask=[None, mask], return_attention_scores=True)
         both = layers.Concatenate()([context, output])  # (batch, target length, 2 * hidden)
         output = layers.Dense(hidden_size, "tanh", use_bias=False)(both)  # equation 5
@@ -413,12 +412,13 @@ def compile_search(model: keras.Model, num_beams: int) -> Callable:
 
     @tf.function(input_signature=[IDS])
     def search(source: tf.Tensor) -> tf.Tensor:
-        batch, limit = tf.shape(source)[0], 2 * tf.shape(source)[1]
+        batch = tf.shape(source)[0]
         source, memory, *state = (tf.repeat(tensor, num_beams, axis=0) for tensor in (source, *encoder(source)))
+        limit = 2 * tf.math.count_nonzero(source, axis=1, dtype=tf.int32)  # each sentence's own, whatever its batch
         first = tf.range(batch)[:, None] * num_beams  # (batch, 1): where the beams of a sentence begin
         scores = tf.repeat([[0.0] + [-1e9] * (num_beams - 1)], batch, axis=0)  # (batch, beams)
         tokens, finished = tf.fill([batch * num_beams, 1], SOS), tf.fill([batch * num_beams], False)
-        while not tf.reduce_all(finished) and tf.shape(tokens)[1] <= limit:
+        while not tf.reduce_all(finished):
             tf.autograph.experimental.set_loop_options(shape_invariants=[(tokens, IDS.shape)])
             output, *state = decoder([source, memory, *state, tokens[:, -1:]])[:3]
             logits = tf.cast(projection(output[:, 0]), tf.float32) + never  # (batch * beams, target vocabulary)
@@ -426,7 +426,8 @@ def compile_search(model: keras.Model, num_beams: int) -> Callable:
             scores, chosen = tf.math.top_k(tf.reshape(totals, [batch, -1]), num_beams)  # (batch, beams) each
             parent, token = tf.reshape(first + chosen // size, [-1]), tf.reshape(chosen % size, [-1])
             *state, tokens, finished = (tf.gather(tensor, parent) for tensor in (*state, tokens, finished))
-            tokens, finished = tf.concat([tokens, token[:, None]], axis=1), finished | (token == EOS)
+            finished = finished | (token == EOS) | (tf.shape(tokens)[1] >= limit)
+            tokens = tf.concat([tokens, token[:, None]], axis=1)
         lengths = tf.math.count_nonzero(tokens[:, 1:] - PAD, axis=1, dtype=tf.float32)
         best = tf.argmax(scores / tf.reshape(lengths, [batch, num_beams]), axis=1, output_type=tf.int32)
         return tf.gather(tokens, first[:, 0] + best)[:, 1:]

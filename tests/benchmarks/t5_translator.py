@@ -8,6 +8,7 @@ all contenders one after the other, so that a busy machine slows all of them: tr
 """
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -111,13 +112,15 @@ def speed(options: argparse.Namespace) -> dict[str, float]:
         if options.only:
             contenders = {name: value for name, value in contenders.items() if any(key in name for key in options.only)}
         seconds = {name: [] for name in contenders}
-        with open(os.devnull, "w") as sys.stderr:  # every sentence reaches the limit of 20 tokens: no warnings
+        with (
+            open(os.devnull, "w") as void,
+            contextlib.redirect_stderr(void),
+        ):  # every sentence reaches the limit of 20 tokens: no warnings
             for _ in range(options.rounds + 1):
                 for name, (sentences, run) in contenders.items():
                     start = time.perf_counter()
                     run(sentences)
                     seconds[name].append((time.perf_counter() - start) / len(sentences))
-        sys.stderr = sys.__stderr__
     return {name: 1 / statistics.median(times[1:]) for name, times in seconds.items()}  # the first round warms up
 
 
