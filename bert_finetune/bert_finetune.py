@@ -429,7 +429,7 @@ def train_and_save(trainer: Trainer) -> dict[str, float]:
     metrics = trainer.train(resume_from_checkpoint=resume and str(resume)).metrics
     with tempfile.TemporaryDirectory(dir=output_dir) as folder:
         trainer.save_model(folder)
-        Path(folder, "training_args.bin").unlink()  # a pickle, which a saved model does not need
+        Path(folder, "training_args.bin").unlink(missing_ok=True)  # a pickle, which a saved model does not need
         for file in Path(folder).iterdir():
             os.replace(file, Path(output_dir, file.name))
     return metrics

@@ -82,7 +82,7 @@ class ScriptArguments:
     source_lang: str = field(default="English", metadata={"help": "Language to translate from."})
     target_lang: str = field(default="German", metadata={"help": "Language to translate to."})
     num_beams: int = field(default=1, metadata={"help": "1: greedy, the fastest; 4: a little better."})
-    max_new_tokens: int = field(default=0, metadata={"help": "Cut after so many; 0: twice the source's, and 50."})
+    max_new_tokens: int | None = field(default=None, metadata={"help": "Default: twice the source's, and 50."})
     batch_tokens: int = field(default=4096, metadata={"help": "Source tokens in a batch, padding included."})
     train_file: str | None = field(default=None, metadata={"help": "TSV: source, target; more columns are ignored."})
     validation_file: str | None = field(default=None, metadata={"help": "The same, for BLEU after every epoch."})
@@ -163,8 +163,9 @@ def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArgumen
         args, training_args = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
     except ValueError as error:
         fail(error)
-    if min(args.num_beams, args.batch_tokens, args.max_new_tokens + 1) < 1:
-        fail("--num_beams and --batch_tokens must be above 0, --max_new_tokens too or 0 for a limit by the source")
+    limit = 1 if args.max_new_tokens is None else args.max_new_tokens
+    if min(args.num_beams, args.batch_tokens, limit) < 1:
+        fail("--num_beams, --batch_tokens and --max_new_tokens must be above 0")
     if (args.text and args.input_file) or (args.reference_file and not args.output_file):
         fail("--text and --input_file exclude each other, and --reference_file needs --output_file")
     if os.path.isdir(args.output_file or ""):
@@ -390,7 +391,7 @@ def train_and_save(trainer: Trainer) -> dict[str, float]:
     metrics = trainer.train(resume_from_checkpoint=resume and str(resume)).metrics
     with tempfile.TemporaryDirectory(dir=output_dir) as folder:
         trainer.save_model(folder)
-        Path(folder, "training_args.bin").unlink()  # a pickle, which a saved model does not need
+        Path(folder, "training_args.bin").unlink(missing_ok=True)  # a pickle, which a saved model does not need
         for file in Path(folder).iterdir():
             os.replace(file, Path(output_dir, file.name))
     return metrics
