@@ -90,7 +90,7 @@ def numpy_logits(model, source, target):
     output, _ = numpy_lstm(kinds(decoder, keras.layers.LSTM)[0], words, state)
     if both:
         general, combine = (layer.get_weights()[0] for layer in kinds(decoder, keras.layers.Dense))
-        scores = output @ general @ memory.T
+        scores = output @ general @ memory.T / np.sqrt(output.shape[-1])
         alignment = np.exp(scores - scores.max(axis=1, keepdims=True))
         alignment /= alignment.sum(axis=1, keepdims=True)
         output = np.tanh(np.concatenate([alignment @ memory, output], axis=1) @ combine)
