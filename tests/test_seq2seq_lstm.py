@@ -1,6 +1,7 @@
 """seq2seq_lstm.py: what a user sees of it, and its model, loss and search against independent computations."""
 
 import ast
+import functools
 import itertools
 import json
 
@@ -137,7 +138,7 @@ def test_logits_equal_numpy_whatever_the_padding(attention):
 @pytest.mark.parametrize("attention", [False, True])
 @pytest.mark.parametrize("num_beams", [1, 3])
 def test_search_equals_numpy_and_never_writes_unknown(attention, num_beams):
-    for seed in range(2):
+    for seed in range(5 if num_beams > 1 else 2):
         model = random_model(attention, seed)
         kernel, bias = model.get_layer("projection").get_weights()
         bias[[lstm.PAD, lstm.UNK, lstm.SOS]] = 20.0
@@ -188,6 +189,8 @@ def test_batches_hold_every_pair_once_in_a_seeded_order_with_little_padding():
         for source_row, target_row in zip(s, t, strict=True):
             index = target_row[1] * 60 + target_row[2]
             assert source_row[source_row > 0].tolist() == source[index]
+    widths = [t.shape[1] for _, t in batches]
+    assert widths != sorted(widths)
     positions, real = sum(t.size for _, t in batches), sum(map(len, target))
     assert positions / real < 1.03
     again = [t.numpy() for _, t in lstm.make_batches(data, 32, np.random.default_rng(5))]
@@ -196,20 +199,18 @@ def test_batches_hold_every_pair_once_in_a_seeded_order_with_little_padding():
     assert not all(np.array_equal(a, b) for a, b in zip(again, other, strict=True))
 
 
-ALPHABET = "abcdefghij \"'.,!?-0123456789äöüß<>éЖ日"
+ALPHABET = "abcdefghijklmnopqrstuvwxyz \"'.,!?-0123456789äöüß<>éЖ日"
+WORDS = st.one_of(st.text(ALPHABET, max_size=20), st.sampled_from(lstm.SPECIAL_TOKENS))
+TOKENIZER = lstm.train_tokenizer([*ALPHABET, "abc def-abc's"], 80, 200)
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.text(ALPHABET, max_size=20), min_size=1, max_size=5))
+@given(st.lists(st.lists(WORDS, max_size=3).map(" ".join), min_size=1, max_size=5))
 def test_text_survives_the_round_trip(texts):
-    tokenizer = test_text_survives_the_round_trip.tokenizer
-    for text, encoding in zip(texts, lstm.encode(tokenizer, texts), strict=True):
+    for text, encoding in zip(texts, lstm.encode(TOKENIZER, texts), strict=True):
         assert encoding.ids[0] == lstm.SOS and encoding.ids[-1] == lstm.EOS
         assert not set(encoding.ids[1:-1]) & {lstm.PAD, lstm.UNK, lstm.SOS, lstm.EOS}
-        assert tokenizer.decode(encoding.ids) == " ".join(text.lower().split())
-
-
-test_text_survives_the_round_trip.tokenizer = lstm.train_tokenizer([*ALPHABET, "abc def-abc's <eos>"], 80, 200)
+        assert TOKENIZER.decode(encoding.ids) == " ".join(text.lower().split())
 
 
 @settings(max_examples=50, deadline=None)
@@ -261,7 +262,10 @@ def test_translations_do_not_depend_on_the_batch_and_keep_their_places(quick):
     alone = [lstm.translate(translator, [text])[0] for text in texts]
     assert lstm.translate(translator, texts, batch_size=4) == alone == lstm.translate(translator, texts)
     assert alone[9] == alone[10] == "" and all(alone[:9])
-    assert len(lstm.encode(translator.source, texts)[11].overflowing) > 2
+    first = lstm.encode(translator.source, texts)[11]
+    assert len(first.overflowing) > 2
+    found = lstm.compile_search(translator.model, 1)(tf.constant([first.ids]))[0].numpy().tolist()
+    assert alone[11].startswith(translator.target.decode(found))
     assert all(lstm.translate(translator, texts[:9], num_beams=3))
 
 
@@ -283,37 +287,48 @@ def test_scores_equal_sacrebleu_on_the_written_translations(quick, tmp_path, cap
 
 def test_interrupted_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
     command = [*QUICK, "--bf16", "--num_train_epochs", "3", "--dropout", "0.2", "--do_train", "--output_dir"]
-    lstm.main([*command, str(tmp_path / "whole")])
     evaluate, calls = lstm.evaluate, itertools.count(1)
 
-    def interrupt(*args):
-        if next(calls) == 3:
+    def rising(*args, interrupted_at=0):
+        epoch = next(calls)  # the last epoch is the best: its weights need everything that a checkpoint keeps
+        if epoch == interrupted_at:
             raise KeyboardInterrupt
-        return evaluate(*args)
+        return evaluate(*args) | {"eval_bleu": epoch}
 
-    monkeypatch.setattr(lstm, "evaluate", interrupt)
+    monkeypatch.setattr(lstm, "evaluate", rising)
+    lstm.main([*command, str(tmp_path / "whole")])
+    calls = itertools.count(1)
+    monkeypatch.setattr(lstm, "evaluate", functools.partial(rising, interrupted_at=3))
     with pytest.raises(KeyboardInterrupt):
         lstm.main([*command, str(tmp_path / "cut")])
     assert not (tmp_path / "cut" / "model.keras").exists()
     (tmp_path / "cut" / "checkpoint-0009").mkdir()
     (tmp_path / "cut" / "checkpoint-0009" / "model.keras").write_bytes(b"half")
+    calls = itertools.count(3)
+    monkeypatch.setattr(lstm, "evaluate", rising)
     lstm.main([*command, str(tmp_path / "cut"), "--resume_from_checkpoint", "last"])
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
     whole, cut = (json.loads((tmp_path / name / "all_results.json").read_text()) for name in ("whole", "cut"))
-    assert {**whole, "train_runtime": 0} == {**cut, "train_runtime": 0}
+    assert {**whole, "train_runtime": 0} == {**cut, "train_runtime": 0} and whole["epoch"] == 3
 
 
-def test_best_epoch_is_kept_and_training_stops_after_the_patience(tmp_path, monkeypatch, capsys):
-    bleu, seen = iter([1.0, 5.0, 4.0, 3.0, 9.0]), []
+def test_best_epoch_is_kept_and_training_stops_after_the_patience(tmp_path, monkeypatch):
+    scores, seen, rates = iter([(1.0, 3.0), (5.0, 2.0), (4.0, 2.5), (3.0, 2.1), (9.0, 1.0)]), [], []
 
     def scripted(translator, pairs, args, prefix):
         seen.append([variable.numpy() for variable in translator.model.weights])
-        return {"eval_bleu": next(bleu), "eval_loss": 1.0}
+        return dict(zip(("eval_bleu", "eval_loss"), next(scores), strict=True))
+
+    def save(translator, folder, model, save=lstm.save_translator):
+        if "checkpoint" in folder.name:
+            rates.append(float(model.optimizer.learning_rate))
+        save(translator, folder, model)
 
     monkeypatch.setattr(lstm, "evaluate", scripted)
+    monkeypatch.setattr(lstm, "save_translator", save)
     flags = [*QUICK, "--num_train_epochs", "9", "--early_stopping_patience", "2", "--do_train"]
     lstm.main([*flags, "--output_dir", str(tmp_path)])
-    assert len(seen) == 4
+    assert len(seen) == 4 and rates == pytest.approx([5e-3, 5e-3, 2.5e-3, 1.25e-3])
     assert_same(weights(tmp_path), seen[1])
     assert json.loads((tmp_path / "all_results.json").read_text())["epoch"] == 2
 

@@ -38,14 +38,13 @@ def prepare(options) -> None:
     pairs = script.read_pairs(args.train_file)
     translator = script.new_translator(args, pairs)
     script.save_translator(translator, Path(options.folder), translator.model)
-    data = script.encode_pairs(translator, pairs[: options.pairs])
+    data = script.encode_pairs(translator, pairs)
     rng = np.random.default_rng(0)
-    sorted_batches = [(s.numpy(), t.numpy()) for s, t in script.make_batches(data, args.batch_size, rng)]
+    dataset = script.make_batches(data, args.batch_size, rng).take(options.batches)
     order, usual = rng.permutation(int(data[0].nrows())), []
-    for start in range(0, len(order), args.batch_size):
-        rows = order[start : start + args.batch_size]
-        usual.append(tuple(np.asarray(script.tf.gather(side, rows).to_tensor()) for side in data))
-    for name, batches in (("sorted", sorted_batches), ("usual", usual)):
+    for rows in np.split(order, range(args.batch_size, len(order), args.batch_size))[: options.batches]:
+        usual.append([script.tf.gather(side, rows).to_tensor() for side in data])
+    for name, batches in (("sorted", dataset), ("usual", usual)):
         flat = {f"{index}_{side}": ids for index, pair in enumerate(batches) for side, ids in enumerate(pair)}
         np.savez(Path(options.folder, f"{name}.npz"), **flat)
 
@@ -56,13 +55,11 @@ def read_batches(folder: str, name: str) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(arrays[f"{index}_0"], arrays[f"{index}_1"]) for index in range(len(arrays.files) // 2)]
 
 
-def pairs_per_second(step, batches) -> float:
+def pairs_per_second(run, batches) -> float:
     """Warm up with three batches, then time all of them."""
-    for batch in batches[:3]:
-        step(*batch)
+    run(batches[:3])
     start = CLOCK()
-    for batch in batches:
-        step(*batch)
+    run(batches)
     return sum(len(source) for source, _ in batches) / (CLOCK() - start)
 
 
@@ -78,7 +75,7 @@ def train_script(options) -> float:
     model.compile(keras.optimizers.Adam(args.learning_rate, global_clipnorm=1.0))
     model.optimizer.build(model.trainable_variables)
     run = script.compile_pass(model, model.optimizer, args.label_smoothing_factor)
-    speed = pairs_per_second(lambda *batch: run([batch], ""), read_batches(options.folder, "sorted"))
+    speed = pairs_per_second(lambda batches: run(batches, ""), read_batches(options.folder, "sorted"))
     Path(options.folder, "trained").mkdir(exist_ok=True)
     script.save_translator(translator, Path(options.folder, "trained"), translator.model)
     return speed
@@ -118,14 +115,15 @@ def train_torch(options) -> float:
     model = Model()
     optimizer, loss = torch.optim.Adam(model.parameters()), nn.CrossEntropyLoss(ignore_index=0, label_smoothing=0.1)
 
-    def step(source, target):
-        source, target = torch.from_numpy(source).long(), torch.from_numpy(target).long()
-        optimizer.zero_grad()
-        loss(model(source, target[:, :-1]).flatten(0, 1), target[:, 1:].flatten()).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+    def run(batches):
+        for source, target in batches:
+            source, target = torch.from_numpy(source).long(), torch.from_numpy(target).long()
+            optimizer.zero_grad()
+            loss(model(source, target[:, :-1]).flatten(0, 1), target[:, 1:].flatten()).backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
 
-    return pairs_per_second(step, read_batches(options.folder, options.side.removeprefix("torch_")))
+    return pairs_per_second(run, read_batches(options.folder, options.side.removeprefix("torch_")))
 
 
 def decode_script(options) -> float:
@@ -175,7 +173,7 @@ SIDES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--pairs", type=int, default=2560)
+    parser.add_argument("--batches", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--cpu_time", action="store_true")
     parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
