@@ -20,106 +20,96 @@ python bert_finetune.py --do_predict --test_file new.csv --model_name_or_path ou
 """
 
 import csv
+import ctypes
 import json
 import os
 import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 import pandas as pd
 import torch
+import transformers
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay, accuracy_score, classification_report, f1_score
-from torch.nn.functional import pad
 from torch.utils.data import Dataset, Sampler, Subset, default_collate
 from tqdm import tqdm
-from transformers import (
-    AutoConfig,
-    BertConfig,
-    BertForSequenceClassification,
-    BertTokenizer,
-    HfArgumentParser,
-    Trainer,
-    TrainingArguments,
-    logging,
-    set_seed,
-)
+from transformers import BertConfig, BertForSequenceClassification, BertTokenizer, Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 SAMPLE_SPLITS = {
-    "train": """label	text
-positive	A wonderful film, warm and funny from start to finish.
-negative	A terrible film, dull and slow from start to finish.
-positive	The food was delicious and the staff were friendly.
-negative	The food was cold and the staff were rude.
-positive	I love this phone, the screen is beautiful.
-negative	I hate this phone, the screen is broken.
-positive	An excellent book that I will happily read again.
-negative	A boring book that I will never read again.
-positive	What a great concert, the band was brilliant!
-negative	What an awful concert, the band was horrible!
-positive	The hotel room was clean, quiet and comfortable.
-negative	The hotel room was dirty, noisy and cramped.
-positive	A charming story with superb acting.
-negative	A stupid story with terrible acting.
-positive	Best coffee in town, simply perfect.
-negative	Worst coffee in town, simply disgusting.
-positive	The service was fast and the waiter was friendly.
-negative	The service was slow and the waiter was rude.
-positive	I really enjoyed every minute of this play.
-negative	I regret every minute of this play.
-positive	A delightful album, full of beautiful songs.
-negative	A disappointing album, full of boring songs.
-positive	The teacher was patient, kind and helpful.
-negative	The teacher was impatient, unfair and useless.
-positive	This camera takes excellent pictures, I am very happy.
-negative	This camera takes awful pictures, I am very disappointed.
-positive	A brilliant plot and a perfect ending.
-negative	A dull plot and a stupid ending.
-positive	The garden is beautiful and the tour was great.
-negative	The garden is ugly and the tour was a waste of time.
-positive	Comfortable shoes, great price, I recommend them.
-negative	Painful shoes, poor quality, I regret buying them.
-positive	I love the delicious cakes in this bakery.
-negative	I hate the disgusting cakes in this bakery.
-positive	Helpful support and fast delivery, I am happy.
-negative	Useless support and late delivery, I am angry.
-positive	A superb meal in a charming little restaurant.
-negative	A horrible meal in a dirty little restaurant.
-positive	The museum was wonderful, my children enjoyed it.
-negative	The museum was boring, my children hated it.
-positive	Great game, funny dialogue and beautiful music.
-negative	Poor game, stupid dialogue and ugly music.
-positive	The doctor was kind and the clinic was clean.
-negative	The doctor was rude and the clinic was dirty.
-positive	I enjoyed the trip, the guide was brilliant.
-negative	I hated the trip, the guide was useless.
-positive	An excellent hotel, I happily recommend it.
-negative	An awful hotel, a waste of money.
-""",
-    "evaluation": """label	text
-positive	A superb concert, I enjoyed every song.
-negative	A horrible concert, I hated every song.
-positive	The waiter was kind and the meal was delicious.
-negative	The waiter was rude and the meal was disgusting.
-positive	Beautiful pictures and an excellent price.
-negative	Ugly pictures and poor quality.
-positive	I love this charming little hotel.
-negative	I hate this dirty little hotel.
-positive	The guide was helpful and very funny.
-negative	The guide was useless and very boring.
-positive	A perfect trip, wonderful and comfortable.
-negative	A terrible trip, noisy and a waste of money.
-""",
+    "train": [
+        ("A wonderful film, warm and funny from start to finish.", "positive"),
+        ("A terrible film, dull and slow from start to finish.", "negative"),
+        ("The food was delicious and the staff were friendly.", "positive"),
+        ("The food was cold and the staff were rude.", "negative"),
+        ("I love this phone, the screen is beautiful.", "positive"),
+        ("I hate this phone, the screen is broken.", "negative"),
+        ("An excellent book that I will happily read again.", "positive"),
+        ("A boring book that I will never read again.", "negative"),
+        ("What a great concert, the band was brilliant!", "positive"),
+        ("What an awful concert, the band was horrible!", "negative"),
+        ("The hotel room was clean, quiet and comfortable.", "positive"),
+        ("The hotel room was dirty, noisy and cramped.", "negative"),
+        ("A charming story with superb acting.", "positive"),
+        ("A stupid story with terrible acting.", "negative"),
+        ("Best coffee in town, simply perfect.", "positive"),
+        ("Worst coffee in town, simply disgusting.", "negative"),
+        ("The service was fast and the waiter was friendly.", "positive"),
+        ("The service was slow and the waiter was rude.", "negative"),
+        ("I really enjoyed every minute of this play.", "positive"),
+        ("I regret every minute of this play.", "negative"),
+        ("A delightful album, full of beautiful songs.", "positive"),
+        ("A disappointing album, full of boring songs.", "negative"),
+        ("The teacher was patient, kind and helpful.", "positive"),
+        ("The teacher was impatient, unfair and useless.", "negative"),
+        ("This camera takes excellent pictures, I am very happy.", "positive"),
+        ("This camera takes awful pictures, I am very disappointed.", "negative"),
+        ("A brilliant plot and a perfect ending.", "positive"),
+        ("A dull plot and a stupid ending.", "negative"),
+        ("The garden is beautiful and the tour was great.", "positive"),
+        ("The garden is ugly and the tour was a waste of time.", "negative"),
+        ("Comfortable shoes, great price, I recommend them.", "positive"),
+        ("Painful shoes, poor quality, I regret buying them.", "negative"),
+        ("I love the delicious cakes in this bakery.", "positive"),
+        ("I hate the disgusting cakes in this bakery.", "negative"),
+        ("Helpful support and fast delivery, I am happy.", "positive"),
+        ("Useless support and late delivery, I am angry.", "negative"),
+        ("A superb meal in a charming little restaurant.", "positive"),
+        ("A horrible meal in a dirty little restaurant.", "negative"),
+        ("The museum was wonderful, my children enjoyed it.", "positive"),
+        ("The museum was boring, my children hated it.", "negative"),
+        ("Great game, funny dialogue and beautiful music.", "positive"),
+        ("Poor game, stupid dialogue and ugly music.", "negative"),
+        ("The doctor was kind and the clinic was clean.", "positive"),
+        ("The doctor was rude and the clinic was dirty.", "negative"),
+        ("I enjoyed the trip, the guide was brilliant.", "positive"),
+        ("I hated the trip, the guide was useless.", "negative"),
+        ("An excellent hotel, I happily recommend it.", "positive"),
+        ("An awful hotel, a waste of money.", "negative"),
+    ],
+    "evaluation": [
+        ("A superb concert, I enjoyed every song.", "positive"),
+        ("A horrible concert, I hated every song.", "negative"),
+        ("The waiter was kind and the meal was delicious.", "positive"),
+        ("The waiter was rude and the meal was disgusting.", "negative"),
+        ("Beautiful pictures and an excellent price.", "positive"),
+        ("Ugly pictures and poor quality.", "negative"),
+        ("I love this charming little hotel.", "positive"),
+        ("I hate this dirty little hotel.", "negative"),
+        ("The guide was helpful and very funny.", "positive"),
+        ("The guide was useless and very boring.", "negative"),
+        ("A perfect trip, wonderful and comfortable.", "positive"),
+        ("A terrible trip, noisy and a waste of money.", "negative"),
+    ],
 }
 Splits = dict[str, pd.DataFrame]  # "train", "evaluation", "test": columns text, text_pair, label
 CHECKPOINT_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
@@ -144,7 +134,7 @@ class ScriptArguments:
 
 
 @dataclass
-class FineTuningArguments(TrainingArguments):
+class FineTuningArguments(transformers.TrainingArguments):
     """`TrainingArguments` with defaults for fine-tuning BERT; those that depend on the machine are set on parsing."""
 
     output_dir: str = "outputs/bert_finetune"
@@ -195,6 +185,13 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
             temporary.unlink()
 
 
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory for the next tensors; on a CPU every step would else map and clear it all again."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):  # other C libraries lack it
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: no mapping of their own for large tensors
+        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: nothing given back at the end of the heap
+
+
 def machine_defaults() -> dict[str, bool]:
     """Return the `TrainingArguments` that depend on the machine: bfloat16 where the hardware computes in it."""
     gpu = torch.accelerator.is_available()
@@ -205,7 +202,8 @@ def machine_defaults() -> dict[str, bool]:
 
 def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArguments]:
     """Parse the command line; bad usage ends in one line."""
-    parser = HfArgumentParser((ScriptArguments, FineTuningArguments), description=__doc__, allow_abbrev=False)
+    flags = (ScriptArguments, FineTuningArguments)
+    parser = transformers.HfArgumentParser(flags, description=__doc__, allow_abbrev=False)
     parser.error = fail
     parser.set_defaults(**machine_defaults())
     if "--smoke" in argv:
@@ -271,8 +269,8 @@ def load_splits(args: ScriptArguments, training_args: FineTuningArguments) -> Sp
         if needed and own_data and not path:
             fail(f"no {name} file: give one, or choose the steps with --do_train, --do_eval and --do_predict")
         if needed:
-            sample = StringIO(SAMPLE_SPLITS.get(name, SAMPLE_SPLITS["evaluation"]))
-            table = load_split(path, args, name != "test") if path else pd.read_csv(sample, sep="\t", dtype=str)
+            sample = pd.DataFrame(SAMPLE_SPLITS.get(name, SAMPLE_SPLITS["evaluation"]), columns=["text", "label"])
+            table = load_split(path, args, labelled=name != "test") if path else sample
             splits[name] = table.head(limits[name])
     return splits
 
@@ -302,8 +300,8 @@ class TextClassificationDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         item, missing = {}, self.max_seq_length - int(self.lengths[index])
-        for name, arrays in self.encoded.items():
-            item[name] = pad(torch.from_numpy(arrays[index]).long(), (0, missing), value=self.padding[name])
+        for name, rows in self.encoded.items():
+            item[name] = torch.from_numpy(np.pad(rows[index], (0, missing), constant_values=self.padding[name])).long()
         return item if self.labels is None else {**item, "labels": self.labels[index]}
 
 
@@ -314,8 +312,8 @@ def cut_padding(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]
     return {name: tensor[:, :longest] if tensor.dim() == 2 else tensor for name, tensor in batch.items()}
 
 
-class EpochSeededSampler(LengthGroupedSampler):
-    """Random order with rows of similar length in a batch; seed and epoch decide it, and a resumed run repeats it."""
+class ShuffledBatchesSampler(LengthGroupedSampler):
+    """Batches of rows of similar length in random order; seed and epoch decide it, and a resumed run repeats it."""
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int):
         super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
@@ -323,6 +321,11 @@ class EpochSeededSampler(LengthGroupedSampler):
 
     def set_epoch(self, epoch: int) -> None:
         self.generator.manual_seed(self.seed * 1000 + epoch)
+
+    def __iter__(self) -> Iterator[int]:
+        *batches, last = torch.tensor(list(super().__iter__())).split(self.batch_size)  # the last may be smaller
+        order = torch.randperm(len(batches), generator=self.generator)  # the library goes from long to short
+        return iter(torch.cat([*(batches[i] for i in order), last]).tolist())
 
 
 def set_classes(config: BertConfig, splits: Splits, args: ScriptArguments) -> None:
@@ -362,16 +365,15 @@ def pretrained(splits: Splits, args: ScriptArguments) -> tuple[BertTokenizer, Be
     """Load tokenizer and model, with a new classification head where the checkpoint has none for these classes."""
     name, folder = args.model_name_or_path, fetch(args.model_name_or_path)
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = transformers.AutoConfig.from_pretrained(folder)
         if config.model_type != "bert":
             fail(f"{name} is a {config.model_type} model: this script fine-tunes BERT checkpoints")
         if "train" not in splits and "BertForSequenceClassification" not in (config.architectures or []):
             fail(f"{name} has no trained classification head: fine-tune it first, with --do_train")
         set_classes(config, splits, args)
         tokenizer = BertTokenizer.from_pretrained(folder)
-        model = BertForSequenceClassification.from_pretrained(
-            folder, config=config, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True
-        )
+        options = {"dtype": torch.float32, "use_safetensors": True, "ignore_mismatched_sizes": True}
+        model = BertForSequenceClassification.from_pretrained(folder, config=config, **options)
     except (OSError, ValueError) as error:
         fail(f"cannot load {name}: {error}")
     if not config.vocab_size / 2 < len(tokenizer) <= config.vocab_size:  # a missing vocabulary loads as 5 tokens
@@ -387,7 +389,8 @@ class LengthGroupedTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
-        return EpochSeededSampler(self.args.train_batch_size, self.train_dataset.lengths.tolist(), self.args.seed)
+        batch_size = self.args.train_batch_size * self.args.world_size  # one step of all processes
+        return ShuffledBatchesSampler(batch_size, self.train_dataset.lengths.tolist(), self.args.seed)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> None:
         return None
@@ -466,8 +469,8 @@ def evaluate(trainer: Trainer, dataset: TextClassificationDataset, texts: pd.Ser
     axes = Figure(figsize=(2 + 0.7 * len(names), 2 + 0.7 * len(names)), layout="constrained").subplots()
     names = {"labels": range(len(names)), "display_labels": names}
     ConfusionMatrixDisplay.from_predictions(labels, predicted, **names, cmap="Blues", colorbar=False, ax=axes)
-    path = Path(trainer.args.output_dir, "confusion_matrix.png")
-    write_atomically(path, lambda path: axes.figure.savefig(path, dpi=120))
+    picture = Path(trainer.args.output_dir, "confusion_matrix.png")
+    write_atomically(picture, lambda path: axes.figure.savefig(path, dpi=120))
     return metrics
 
 
@@ -498,8 +501,9 @@ def report(metrics: dict[str, float], output_dir: Path, model: str, trained: boo
 def main(argv: list[str] | None = None) -> None:
     """Fine-tune, evaluate and predict as the command line says."""
     args, training_args = parse_arguments(sys.argv[1:] if argv is None else argv)
-    logging.disable_progress_bar()  # of loading and saving; the trainer has its own
-    set_seed(training_args.seed)
+    transformers.logging.disable_progress_bar()  # of loading and saving; the trainer has its own
+    keep_freed_memory()
+    transformers.set_seed(training_args.seed)
     splits = load_splits(args, training_args)
     tokenizer, model = tiny(splits, args) if args.smoke else pretrained(splits, args)
     settings = (tokenizer, model.config.label2id, args.max_seq_length)

@@ -42,9 +42,9 @@ def test_smoke_alone_in_an_empty_folder(run_alone, tmp_path):
 def test_saved_model_classifies_every_sample_in_a_pipeline(trained):
     classify = pipeline("text-classification", model=str(trained), device="cpu")
     for name in ("train", "evaluation"):
-        rows = [row.split("\t") for row in bert.SAMPLE_SPLITS[name].strip().split("\n")[1:]]
-        assert len(rows) >= {"train": 40, "evaluation": 12}[name]
-        assert [answer["label"] for answer in classify([text for _, text in rows])] == [label for label, _ in rows]
+        texts, labels = zip(*bert.SAMPLE_SPLITS[name], strict=True)
+        assert len(texts) >= {"train": 40, "evaluation": 12}[name]
+        assert [answer["label"] for answer in classify(list(texts))] == list(labels)
 
 
 def test_no_network_ends_in_one_line(run_alone):
@@ -111,7 +111,7 @@ def test_cut_batch_has_the_loss_and_logits_of_the_uncut_batch():
 
 def test_sampler_groups_by_length_and_depends_on_seed_and_epoch_alone():
     lengths = np.random.default_rng(0).integers(5, 100, 1003)
-    sampler = bert.EpochSeededSampler(8, lengths.tolist(), seed=1)
+    sampler = bert.ShuffledBatchesSampler(8, lengths.tolist(), seed=1)
     sampler.set_epoch(0)
     first = list(sampler)
     assert sorted(first) == list(range(1003))
@@ -119,8 +119,13 @@ def test_sampler_groups_by_length_and_depends_on_seed_and_epoch_alone():
     assert first != list(sampler)
     sampler.set_epoch(0)
     assert first == list(sampler)
-    spread = [np.ptp(lengths[first[i : i + 8]]) for i in range(0, 1000, 8)]
-    assert np.median(spread) < 10
+    batches = [lengths[first[i : i + 8]] for i in range(0, 1000, 8)]
+    assert np.median([np.ptp(batch) for batch in batches]) < 10
+    means = np.array([batch.mean() for batch in batches])
+    assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.3  # long and short batches alternate
+    other = bert.ShuffledBatchesSampler(8, lengths.tolist(), seed=2)
+    other.set_epoch(0)
+    assert first != list(other)
 
 
 def test_metrics_are_scikit_learns(trained, capsys):

