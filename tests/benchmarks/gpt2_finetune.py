@@ -92,13 +92,13 @@ def build(side: str, options, folder: str):
     model = GPT2LMHeadModel(GPT2Config())
     flags = "--save_strategy no --logging_strategy no --warmup_steps 0 --lr_scheduler_type constant --disable_tqdm true"
     flags += f" --max_steps {options.steps} --per_device_train_batch_size {options.batch_size} --output_dir {folder}"
+    flags += " --bf16 false" if side == FP32 else ""
     training_args = script.parse_arguments(flags.split())[1]
-    if side != FP32 and side != LOOP:
+    if side in (OURS, TUNED_LOOP):
         script.keep_freed_memory()
     if side == OURS:
         trainer = script.build_trainer(model, tokenizer, {"train": training}, training_args)
     elif side == FP32:
-        training_args.bf16 = False
         trainer = Trainer(model, training_args, DataCollatorForLanguageModeling(tokenizer, mlm=False), training)
     else:
         return Loop(model, training, training_args), validation

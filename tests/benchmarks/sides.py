@@ -33,16 +33,18 @@ def take_turns(sides: dict[str, Callable[[], Callable[[int], Any]]], rounds: ran
     A side is a picklable function that prepares a process of its own, so that no side runs with another's settings,
     and returns the function to run in each round.
     """
-    context, connections = multiprocessing.get_context("spawn"), {}
+    context, connections, processes = multiprocessing.get_context("spawn"), {}, []
     for name, prepare in sides.items():
         connections[name], end = context.Pipe()
-        context.Process(target=serve, args=(end, prepare), daemon=True).start()
+        processes.append(context.Process(target=serve, args=(end, prepare), daemon=True))
+        processes[-1].start()
         end.close()  # so that a side that fails ends this process too
     results = {name: [] for name in sides}
     for number in rounds:
         for name, connection in connections.items():
             connection.send(number)
             results[name].append(connection.recv())
-    for connection in connections.values():
+    for connection, process in zip(connections.values(), processes, strict=True):
         connection.send(None)
+        process.join()
     return results
