@@ -22,6 +22,11 @@ scores the result. The third translates with a model that an earlier run has sav
 The plain model is Sutskever et al. 2014 (https://arxiv.org/abs/1409.3215): all that the decoder knows of the source is
 the encoder's last state. --attention is Luong et al. 2015 (https://arxiv.org/abs/1508.04025).
 
+switches:
+  --smoke                                         a tiny model, done in seconds on any machine
+  --attention                                     let the decoder look back at the source
+  --do_train, --do_eval, --do_predict             only the steps that are asked for
+
 files, all in UTF-8:
   --train_file              pairs to train on, SOURCE TAB TARGET per line; further columns, as in Anki's files, are
                             ignored; without any such file the built-in sample is used
@@ -142,15 +147,13 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     """Parse the command line; bad usage ends in one line. Without a choice of steps, train unless a model is named."""
     parser = ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=RawDescriptionHelpFormatter)
     parser.error = fail
-    parser.add_argument("--smoke", action="store_true", help="a tiny model, done in seconds on any machine")
-    for step in ("train", "eval", "predict"):
-        parser.add_argument(f"--do_{step}", action="store_true", help="only this step, and the others asked for so")
+    for name in ("smoke", "attention", "do_train", "do_eval", "do_predict"):
+        parser.add_argument(f"--{name}", action="store_true", help="see above")
     for name in (*FILE_FLAGS, "resume_from_checkpoint"):
         parser.add_argument(f"--{name}", help="see above")
     for name, default in NUMBER_FLAGS.items():
         parser.add_argument(f"--{name}", type=type(default), default=default, help="default: %(default)s")
     parser.add_argument("--text", nargs="+", default=[], help="sentences to translate")
-    parser.add_argument("--attention", action="store_true", help="let the decoder look back at the source")
     parser.add_argument("--bf16", action=BooleanOptionalAction, default=has_bf16(), help="default: where it is fast")
     parser.add_argument("--output_dir", default="outputs/seq2seq_lstm", help="where everything is written")
     args = parser.parse_args(argv)
@@ -289,9 +292,9 @@ def build_model(sizes: list[int], embedding_dim: int, hidden_size: int, dropout:
     mask = keras.ops.not_equal(source, PAD)
     lstm = {"return_sequences": True, "return_state": True}
     if attention:  # both directions, half the units each: their joint states start the decoder
+        # memory: (batch, source length, hidden)
         memory, *states = layers.Bidirectional(layers.LSTM(hidden_size // 2, **lstm))(words, mask=mask)
         state = [layers.Concatenate()(states[index::2]) for index in (0, 1)]  # forward and backward h, then c
-        memory = keras.ops.where(keras.ops.expand_dims(mask, -1), memory, 0)  # (batch, source length, hidden)
     else:  # reading backwards brings the first words close to where they are needed (Sutskever et al., section 3.3)
         memory, *state = layers.LSTM(hidden_size, go_backwards=True, return_state=True)(words, mask=mask)
     encoder = keras.Model(source, [memory, *state], name="encoder")
@@ -367,14 +370,17 @@ def train(translator: Translator, splits: dict, args: Namespace, checkpoint: str
 
     Order and dropout of an epoch depend on seed and epoch alone, so that a resumed run ends like an uninterrupted one.
     """
-    # A second view of the same layers takes the optimizer: checkpoints hold Adam's state, the final file does not.
-    model, output_dir = keras.Model(translator.model.inputs, translator.model.outputs), Path(args.output_dir)
-    model.compile(keras.optimizers.Adam(args.learning_rate, global_clipnorm=1.0))
-    model.optimizer.build(model.trainable_variables)
+    # A second model learns. The translator's gets the average of its weights, which translates better than the last.
+    model, output_dir = build_model(**translator.settings["model"]), Path(args.output_dir)
+    model.set_weights(translator.model.get_weights())
+    momentum = 1 - 0.5 / max(1, len(splits["train"]) / args.batch_size)  # an average over about two epochs
+    adam = keras.optimizers.Adam(args.learning_rate, global_clipnorm=1.0, use_ema=True, ema_momentum=momentum)
+    model.compile(adam)
+    adam.build(model.trainable_variables)
     if checkpoint:
         model.load_weights(Path(checkpoint, MODEL_FILE))
     history = translator.settings["history"] = translator.settings["history"] if checkpoint else []
-    run = compile_pass(model, model.optimizer, args.label_smoothing_factor)
+    run = compile_pass(model, adam, args.label_smoothing_factor)
     data = encode_pairs(translator, splits["train"])
     while len(history) < min(args.num_train_epochs, best_epoch(history) + args.early_stopping_patience):
         start, epoch = time.perf_counter(), len(history) + 1
@@ -383,16 +389,16 @@ def train(translator: Translator, splits: dict, args: Namespace, checkpoint: str
             variable.assign(rng.integers(2**32, size=2, dtype=np.uint32))
         loss = run(make_batches(data, args.batch_size, rng), f"epoch {epoch}/{args.num_train_epochs}")
         record = {"epoch": epoch, "train_loss": loss, "train_runtime": time.perf_counter() - start}
+        adam.finalize_variable_values(translator.model.trainable_variables)
         history.append(record | evaluate(translator, splits["validation"], args, "eval"))
         print(", ".join(f"{name} {value:.4g}" for name, value in history[-1].items()))
-        if history[-1]["eval_loss"] > min(record["eval_loss"] for record in history):
-            model.optimizer.learning_rate *= 0.5
         (output_dir / f"checkpoint-{epoch:04}" / VOCABULARY_FILE).unlink(missing_ok=True)
         save_translator(translator, output_dir / f"checkpoint-{epoch:04}", model)
         kept = {output_dir / f"checkpoint-{number:04}" for number in (epoch, best_epoch(history))}
         for folder in set(output_dir.glob("checkpoint-*")) - kept:
             shutil.rmtree(folder)
-    translator.model.load_weights(output_dir / f"checkpoint-{best_epoch(history):04}" / MODEL_FILE)
+    model.load_weights(output_dir / f"checkpoint-{best_epoch(history):04}" / MODEL_FILE)
+    adam.finalize_variable_values(translator.model.trainable_variables)
     save_translator(translator, output_dir, translator.model)
     draw_training_curve(history, output_dir / "training_curve.png")
     return history[best_epoch(history) - 1] | {"train_runtime": sum(record["train_runtime"] for record in history)}
@@ -453,13 +459,12 @@ def translate(translator: Translator, texts: list[str], num_beams: int = 1, batc
 
 def evaluate(translator: Translator, pairs: list[tuple[str, str]], args: Namespace, prefix: str) -> dict[str, float]:
     """Return loss in nats per token, perplexity, BLEU and chrF (both lower-cased) of a model on pairs."""
-    sources, references = zip(*pairs, strict=True)
+    sources, *references = zip(*pairs, strict=True)
     batches = make_batches(encode_pairs(translator, pairs), args.batch_size, np.random.default_rng(0))
     loss = compile_pass(translator.model)(batches, "measuring the loss")
     translations = translate(translator, sources, args.num_beams, args.batch_size)
-    scores = {name: metric.corpus_score(translations, [references]).score for name, metric in METRICS.items()}
-    scores |= {"loss": loss, "perplexity": float(np.exp(loss))}
-    return {f"{prefix}_{name}": score for name, score in scores.items()}
+    scores = {f"{prefix}_{key}": metric.corpus_score(translations, references).score for key, metric in METRICS.items()}
+    return scores | {f"{prefix}_loss": loss, f"{prefix}_perplexity": float(np.exp(loss))}
 
 
 def draw_training_curve(history: list[dict], path: Path) -> None:
