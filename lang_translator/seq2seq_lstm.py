@@ -109,8 +109,8 @@ METRICS = {"bleu": BLEU(lowercase=True), "chrf": CHRF(lowercase=True)}
 MODEL_FILE, VOCABULARY_FILE = "model.keras", "vocabulary.json"
 FILE_FLAGS = ["train_file", "validation_file", "test_file", "model_name_or_path", "input_file", "output_file"]
 MODEL_FLAGS = {"embedding_dim": 256, "hidden_size": 512, "dropout": 0.4}
-DATA_FLAGS = {"max_train_samples": 10**9, "max_seq_length": 100, "vocab_size": 6000, "batch_size": 128, "seed": 42}
-LEARNING_FLAGS = {"num_train_epochs": 15, "early_stopping_patience": 4, "learning_rate": 1e-3}
+DATA_FLAGS = {"max_train_samples": 10**9, "max_seq_length": 100, "vocab_size": 6000, "batch_size": 64, "seed": 42}
+LEARNING_FLAGS = {"num_train_epochs": 12, "early_stopping_patience": 4, "learning_rate": 1e-3}
 NUMBER_FLAGS = MODEL_FLAGS | DATA_FLAGS | LEARNING_FLAGS | {"label_smoothing_factor": 0.1, "num_beams": 1}
 
 
@@ -292,9 +292,9 @@ def build_model(sizes: list[int], embedding_dim: int, hidden_size: int, dropout:
     mask = keras.ops.not_equal(source, PAD)
     lstm = {"return_sequences": True, "return_state": True}
     if attention:  # both directions, half the units each: their joint states start the decoder
-        # memory: (batch, source length, hidden)
         memory, *states = layers.Bidirectional(layers.LSTM(hidden_size // 2, **lstm))(words, mask=mask)
         state = [layers.Concatenate()(states[index::2]) for index in (0, 1)]  # forward and backward h, then c
+        memory = keras.ops.where(keras.ops.expand_dims(mask, -1), memory, 0)  # (batch, source length, hidden)
     else:  # reading backwards brings the first words close to where they are needed (Sutskever et al., section 3.3)
         memory, *state = layers.LSTM(hidden_size, go_backwards=True, return_state=True)(words, mask=mask)
     encoder = keras.Model(source, [memory, *state], name="encoder")
