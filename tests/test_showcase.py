@@ -190,6 +190,13 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@every_script
+def test_main_keeps_freed_memory_where_the_script_can(name):
+    calls = [node.func.id for node in ast.walk(tree_of(name)) if isinstance(node, ast.Call) and hasattr(node.func, "id")]
+    defined = "def keep_freed_memory" in SCRIPTS[name].read_text(encoding="utf-8")
+    assert defined == ("keep_freed_memory" in calls) == (name in ("bert_finetune", "gpt2_finetune", "t5_translator"))
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives memory back so eagerly")
 def test_freed_memory_is_kept_for_the_next_tensor():
     faults = {}

@@ -72,7 +72,7 @@ def train_script(options) -> float:
     keras.config.set_dtype_policy("mixed_bfloat16" if args.bf16 and options.side == "script" else "float32")
     translator = script.load_translator(options.folder)
     model = keras.Model(translator.model.inputs, translator.model.outputs)
-    model.compile(keras.optimizers.Adam(args.learning_rate, global_clipnorm=1.0))
+    model.compile(keras.optimizers.Adam(args.learning_rate, global_clipnorm=1.0, use_ema=True))
     model.optimizer.build(model.trainable_variables)
     run = script.compile_pass(model, model.optimizer, args.label_smoothing_factor)
     speed = pairs_per_second(lambda batches: run(batches, ""), read_batches(options.folder, "sorted"))
