@@ -6,6 +6,7 @@
 #     "matplotlib>=3.9",
 #     "numpy>=2.0",
 #     "pandas[parquet]>=2.2",
+#     "safetensors>=0.5",
 #     "scikit-learn>=1.6",
 #     "torch>=2.11",
 #     "tqdm>=4.66",
@@ -23,6 +24,7 @@ import csv
 import ctypes
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -39,6 +41,7 @@ import transformers
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from matplotlib.figure import Figure
+from safetensors import SafetensorError
 from sklearn.metrics import ConfusionMatrixDisplay, accuracy_score, classification_report, f1_score
 from torch.utils.data import Dataset, Sampler, Subset, default_collate
 from tqdm import tqdm
@@ -149,10 +152,10 @@ class FineTuningArguments(transformers.TrainingArguments):
     train_sampling_strategy: str = "group_by_length"
 
 
-def fail(message: object) -> NoReturn:
-    """End the program with one `error:` line on stderr and exit status 2."""
+def fail(message: object, status: int = 2) -> NoReturn:
+    """End the program with one `error:` line on stderr and this exit status."""
     print("error:", " ".join(str(message).split()), file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(status)
 
 
 def fetch(name: str, flag: str = "--model_name_or_path", files: tuple = CHECKPOINT_FILES, kind: str = "model") -> str:
@@ -185,6 +188,30 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
             temporary.unlink()
 
 
+def check_output_dir(folder: str) -> None:
+    """End the program before any work is done if nothing can be written to the folder."""
+    nearest = next(path for path in (Path(folder), *Path(folder).absolute().parents) if os.path.exists(path))
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        fail(f"--output_dir {folder}: {nearest} is no folder that can be written: name another one")
+
+
+def check_positive(args: object, *names: str) -> None:
+    """End the program if one of these flags has a number that is not above 0."""
+    for name in names:
+        if (value := getattr(args, name)) is not None and not value > 0:
+            fail(f"--{name} {value}: give a number above 0")
+
+
+def check_training_arguments(args: transformers.TrainingArguments) -> None:
+    """End the program before any work is done if numbers, output folder or checkpoint cannot be right."""
+    sizes = "per_device_train_batch_size", "per_device_eval_batch_size"
+    check_positive(args, *sizes, "learning_rate", "num_train_epochs")
+    check_output_dir(args.output_dir)
+    checkpoint = args.resume_from_checkpoint
+    if checkpoint not in (None, "last") and not Path(checkpoint, "trainer_state.json").exists():
+        fail(f"--resume_from_checkpoint {checkpoint}: no complete checkpoint: give its folder, or last")
+
+
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next tensors; on a CPU every step would else map and clear it all again."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):  # other C libraries lack it
@@ -215,9 +242,8 @@ def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArgumen
         fail(f"{error}: see --help")
     if not any(flag.startswith("--do_") for flag in argv):  # --eval_strategy sets do_eval
         training_args.do_eval = False
-    for name in ("max_seq_length", "max_train_samples", "max_eval_samples"):
-        if (size := getattr(args, name)) is not None and size < 1:
-            fail(f"--{name} {size}: give a number above 0")
+    check_positive(args, "max_seq_length", "max_train_samples", "max_eval_samples")
+    check_training_arguments(training_args)
     return args, training_args
 
 
@@ -228,6 +254,8 @@ def read_table(path: str, column_names: list[str] | None) -> pd.DataFrame:
     tabs = {"sep": "\t", "quoting": csv.QUOTE_NONE} if suffix == ".tsv" else {}
     try:
         if suffix in (".csv", ".tsv"):
+            if "\0" in Path(path).read_text("utf-8-sig"):  # of the whole file, so that errors name the right byte
+                raise ValueError("NUL bytes are no text")
             table = pd.read_csv(path, encoding="utf-8-sig", **text, **tabs)
         elif suffix in (".json", ".jsonl"):
             table = pd.read_json(path, **lines)
@@ -350,9 +378,8 @@ def tiny(splits: Splits, args: ScriptArguments) -> tuple[BertTokenizer, BertForS
         fail("--smoke builds a model to train: leave it out to evaluate or predict with a saved one")
     torch.set_num_threads(1)  # so small a model gains nothing from more
     texts = splits["train"].drop(columns="label").to_numpy().ravel()
+    words = Counter(re.findall(r"\w+|[^\w\s]", " ".join(texts).lower()))
     blank = BertTokenizer()  # not trained: WordPiece training gives another vocabulary in every run
-    split, normalize = blank.backend_tokenizer.pre_tokenizer, blank.backend_tokenizer.normalizer.normalize_str
-    words = Counter(word for text in texts for word, _ in split.pre_tokenize_str(normalize(text)))
     vocabulary = {word: i for i, (word, _) in enumerate(words.most_common(5000), start=len(blank))}
     tokenizer = BertTokenizer(vocab=blank.get_vocab() | vocabulary)
     size = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
@@ -365,6 +392,8 @@ def pretrained(splits: Splits, args: ScriptArguments) -> tuple[BertTokenizer, Be
     """Load tokenizer and model, with a new classification head where the checkpoint has none for these classes."""
     name, folder = args.model_name_or_path, fetch(args.model_name_or_path)
     try:
+        if any('"auto_map"' in path.read_text(encoding="utf-8") for path in Path(folder).glob("*config.json")):
+            fail(f"{name} wants to run code of its own, which is refused: choose another model")
         config = transformers.AutoConfig.from_pretrained(folder)
         if config.model_type != "bert":
             fail(f"{name} is a {config.model_type} model: this script fine-tunes BERT checkpoints")
@@ -374,7 +403,7 @@ def pretrained(splits: Splits, args: ScriptArguments) -> tuple[BertTokenizer, Be
         tokenizer = BertTokenizer.from_pretrained(folder)
         options = {"dtype": torch.float32, "use_safetensors": True, "ignore_mismatched_sizes": True}
         model = BertForSequenceClassification.from_pretrained(folder, config=config, **options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         fail(f"cannot load {name}: {error}")
     if not config.vocab_size / 2 < len(tokenizer) <= config.vocab_size:  # a missing vocabulary loads as 5 tokens
         fail(f"{name}: the tokenizer knows {len(tokenizer)} tokens, the model {config.vocab_size}: is a file missing?")
@@ -421,7 +450,8 @@ def build_trainer(model, tokenizer, datasets, training_args: FineTuningArguments
 def checkpoints(output_dir: str | Path) -> list[Path]:
     """Return the complete checkpoints in a folder, oldest first: `trainer_state.json` is the last file written."""
     states = Path(output_dir).glob("checkpoint-*/trainer_state.json")
-    return sorted((state.parent for state in states), key=lambda folder: int(folder.name.split("-")[1]))
+    complete = [state.parent for state in states if state.read_bytes().endswith(b"}\n")]
+    return sorted(complete, key=lambda folder: int(folder.name.split("-")[1]))
 
 
 def train_and_save(trainer: Trainer) -> dict[str, float]:
@@ -429,12 +459,17 @@ def train_and_save(trainer: Trainer) -> dict[str, float]:
     resume, output_dir = trainer.args.resume_from_checkpoint, trainer.args.output_dir
     if resume == "last":
         resume = next(reversed(checkpoints(output_dir)), None)
-    metrics = trainer.train(resume_from_checkpoint=resume and str(resume)).metrics
-    with tempfile.TemporaryDirectory(dir=output_dir) as folder:
-        trainer.save_model(folder)
-        Path(folder, "training_args.bin").unlink(missing_ok=True)  # a pickle, which a saved model does not need
-        for file in Path(folder).iterdir():
-            os.replace(file, Path(output_dir, file.name))
+    try:
+        metrics = trainer.train(resume_from_checkpoint=resume and str(resume)).metrics
+        with tempfile.TemporaryDirectory(dir=output_dir) as folder:
+            trainer.save_model(folder)
+            Path(folder, "training_args.bin").unlink(missing_ok=True)  # a pickle, which a saved model does not need
+            for file in Path(folder).iterdir():
+                os.replace(file, Path(output_dir, file.name))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+            raise  # torch reports a full disk as no OSError
+        fail(f"cannot write {output_dir}: {error}: make room and resume with --resume_from_checkpoint last")
     return metrics
 
 
@@ -491,6 +526,7 @@ def report(metrics: dict[str, float], output_dir: Path, model: str, trained: boo
     earlier = json.loads(results.read_text()) if results.exists() and not trained else {}
     write_atomically(results, lambda path: path.write_text(json.dumps(earlier | metrics, indent=2, sort_keys=True)))
     for folder in checkpoints(output_dir) if trained else []:
+        Path(folder, "trainer_state.json").unlink()  # first, so that half a checkpoint is never taken for a whole one
         shutil.rmtree(folder)
     print(*(f"{name:>28} = {metrics[name]:.4g}" for name in sorted(metrics)), sep="\n")
     print("Files:", *sorted(path for path in output_dir.iterdir() if path.is_file()), sep="\n  ")
@@ -522,4 +558,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        fail("interrupted: the same command with --resume_from_checkpoint last continues", 130)

@@ -90,10 +90,10 @@ MARKS = ",.'\"-"
 Tensors = dict[str, torch.Tensor]  # "input_ids", "token_type_ids", "attention_mask", "labels"
 
 
-def fail(message: object) -> NoReturn:
-    """End the program with one `error:` line on stderr and exit status 2."""
+def fail(message: object, status: int = 2) -> NoReturn:
+    """End the program with one `error:` line on stderr and this exit status."""
     print("error:", " ".join(str(message).split()), file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(status)
 
 
 def fetch(name: str, flag: str = "--model_name_or_path", files: tuple = CHECKPOINT_FILES, kind: str = "model") -> str:
@@ -126,6 +126,13 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
             temporary.unlink()
 
 
+def check_output_dir(folder: str) -> None:
+    """End the program before any work is done if nothing can be written to the folder."""
+    nearest = next(path for path in (Path(folder), *Path(folder).absolute().parents) if os.path.exists(path))
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        fail(f"--output_dir {folder}: {nearest} is no folder that can be written: name another one")
+
+
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """Parse the command line; bad usage ends in one line."""
     raw = argparse.RawDescriptionHelpFormatter
@@ -143,8 +150,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     for name, least in (("max_seq_length", 5), ("batch_size", 1)):  # 5: [CLS], two [SEP] and a token of each side
         if getattr(args, name) < least:
             fail(f"--{name} {getattr(args, name)}: give {least} or more")
-    if Path(args.output_dir).is_file():
-        fail(f"--output_dir {args.output_dir} is a file: name a folder")
+    check_output_dir(args.output_dir)
     return args
 
 
@@ -424,4 +430,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        fail("interrupted: the same command starts again; earlier results are as they were", 130)

@@ -151,10 +151,10 @@ class FineTuningArguments(transformers.TrainingArguments):
     save_total_limit: int = 1
 
 
-def fail(message: object) -> NoReturn:
-    """End the program with one `error:` line on stderr and exit status 2."""
+def fail(message: object, status: int = 2) -> NoReturn:
+    """End the program with one `error:` line on stderr and this exit status."""
     print("error:", " ".join(str(message).split()), file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(status)
 
 
 def fetch(name: str, flag: str = "--model_name_or_path", files: tuple = CHECKPOINT_FILES, kind: str = "model") -> str:
@@ -185,6 +185,30 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     finally:
         if temporary.exists():
             temporary.unlink()
+
+
+def check_output_dir(folder: str) -> None:
+    """End the program before any work is done if nothing can be written to the folder."""
+    nearest = next(path for path in (Path(folder), *Path(folder).absolute().parents) if os.path.exists(path))
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        fail(f"--output_dir {folder}: {nearest} is no folder that can be written: name another one")
+
+
+def check_positive(args: object, *names: str) -> None:
+    """End the program if one of these flags has a number that is not above 0."""
+    for name in names:
+        if (value := getattr(args, name)) is not None and not value > 0:
+            fail(f"--{name} {value}: give a number above 0")
+
+
+def check_training_arguments(args: transformers.TrainingArguments) -> None:
+    """End the program before any work is done if numbers, output folder or checkpoint cannot be right."""
+    sizes = "per_device_train_batch_size", "per_device_eval_batch_size"
+    check_positive(args, *sizes, "learning_rate", "num_train_epochs")
+    check_output_dir(args.output_dir)
+    checkpoint = args.resume_from_checkpoint
+    if checkpoint not in (None, "last") and not Path(checkpoint, "trainer_state.json").exists():
+        fail(f"--resume_from_checkpoint {checkpoint}: no complete checkpoint: give its folder, or last")
 
 
 def keep_freed_memory() -> None:
@@ -219,9 +243,8 @@ def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArgumen
         fail(f"unknown argument {unknown[0]}: --help lists the flags")
     if not 0 <= args.validation_split_percentage < 100:
         fail(f"--validation_split_percentage {args.validation_split_percentage}: give a number from 0 to 99")
-    for name, least in {"block_size": 2, "stride": 1, "max_new_tokens": 1}.items():
-        if getattr(args, name) is not None and getattr(args, name) < least:
-            fail(f"--{name} {getattr(args, name)}: give a number from {least} on")
+    check_positive(args, "block_size", "stride", "max_new_tokens")
+    check_training_arguments(training_args)
     if not (args.train_file or args.validation_file):  # the sample is short
         args.block_size, args.stride = args.block_size or 64, args.stride or 8
     if not any(flag.startswith("--do_") for flag in argv):  # other flags may set them: --eval_strategy sets do_eval
@@ -262,6 +285,8 @@ def read_pieces(path: str, label: str) -> Iterator[list[str]]:
                 end += len(part)
                 bar.update(len(part))
                 pieces, start, text = [], 0, text + decoder.decode(part)
+                if 0 in part:
+                    fail(f"{path}, byte {end - len(part) + part.index(0)}: a NUL byte, which is no text")
                 while match := PIECE.match(text, start):
                     pieces.append(match.group())
                     start = match.end()
@@ -354,9 +379,10 @@ class EpochSampler(SequentialSampler):
 
 def load_datasets(files: dict[str, str], tokenizer: Tokenizer, model: Model, args) -> dict[str, TextDataset]:
     """Return the blocks of each split; without a validation file `evaluation` is the end of the training tokens."""
-    block_size = args.block_size or min(1024, context_size(model))
-    if block_size > context_size(model):
-        fail(f"--block_size {block_size}: {args.model_name_or_path} reads at most {context_size(model)} tokens")
+    most = context_size(model)
+    block_size = args.block_size or min(1024, most)
+    if not 2 <= block_size <= most:
+        fail(f"--block_size {block_size}: {args.model_name_or_path} reads 2 to {most} tokens")
     whole = {path: TextDataset(path, tokenizer, block_size, args.cache_dir) for path in dict.fromkeys(files.values())}
     cut = 100 if args.validation_file else 100 - args.validation_split_percentage
     parts = {"train": (0, cut, args.stride), "evaluation": (0 if args.validation_file else cut, 100)}
@@ -428,7 +454,8 @@ def build_trainer(model, tokenizer, datasets: dict[str, TextDataset], training_a
 def checkpoints(output_dir: str | Path) -> list[Path]:
     """Return the complete checkpoints in a folder, oldest first: `trainer_state.json` is the last file written."""
     states = Path(output_dir).glob("checkpoint-*/trainer_state.json")
-    return sorted((state.parent for state in states), key=lambda folder: int(folder.name.split("-")[1]))
+    complete = [state.parent for state in states if state.read_bytes().endswith(b"}\n")]
+    return sorted(complete, key=lambda folder: int(folder.name.split("-")[1]))
 
 
 def train_and_save(trainer: Trainer) -> dict[str, float]:
@@ -436,12 +463,17 @@ def train_and_save(trainer: Trainer) -> dict[str, float]:
     resume, output_dir = trainer.args.resume_from_checkpoint, trainer.args.output_dir
     if resume == "last":
         resume = next(reversed(checkpoints(output_dir)), None)
-    metrics = trainer.train(resume_from_checkpoint=resume and str(resume)).metrics
-    with tempfile.TemporaryDirectory(dir=output_dir) as folder:
-        trainer.save_model(folder)
-        Path(folder, "training_args.bin").unlink(missing_ok=True)  # a pickle, which a saved model does not need
-        for file in Path(folder).iterdir():
-            os.replace(file, Path(output_dir, file.name))
+    try:
+        metrics = trainer.train(resume_from_checkpoint=resume and str(resume)).metrics
+        with tempfile.TemporaryDirectory(dir=output_dir) as folder:
+            trainer.save_model(folder)
+            Path(folder, "training_args.bin").unlink(missing_ok=True)  # a pickle, which a saved model does not need
+            for file in Path(folder).iterdir():
+                os.replace(file, Path(output_dir, file.name))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+            raise  # torch reports a full disk as no OSError
+        fail(f"cannot write {output_dir}: {error}: make room and resume with --resume_from_checkpoint last")
     return metrics
 
 
@@ -483,6 +515,7 @@ def report(metrics: dict[str, float], texts: dict[str, str], args: ScriptArgumen
         metrics = {**json.loads(results.read_text()), **metrics}
     write_atomically(results, lambda path: path.write_text(json.dumps(metrics, indent=2, sort_keys=True)))
     for folder in checkpoints(output_dir) if trained else []:
+        Path(folder, "trainer_state.json").unlink()  # first, so that half a checkpoint is never taken for a whole one
         shutil.rmtree(folder)
     print(*(f"{name:>28} = {metrics[name]:.4g}" for name in sorted(metrics)), sep="\n")
     print("Files:", *sorted(path for path in output_dir.iterdir() if path.is_file()), sep="\n  ")
@@ -522,4 +555,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        fail("interrupted: the same command with --resume_from_checkpoint last continues", 130)

@@ -114,10 +114,10 @@ LEARNING_FLAGS = {"num_train_epochs": 12, "early_stopping_patience": 4, "learnin
 NUMBER_FLAGS = MODEL_FLAGS | DATA_FLAGS | LEARNING_FLAGS | {"label_smoothing_factor": 0.1, "num_beams": 1}
 
 
-def fail(message: object) -> NoReturn:
-    """End the program with one `error:` line on stderr and exit status 2."""
+def fail(message: object, status: int = 2) -> NoReturn:
+    """End the program with one `error:` line on stderr and this exit status."""
     print("error:", " ".join(str(message).split()), file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(status)
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
@@ -133,6 +133,13 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
     finally:
         if temporary.exists():
             temporary.unlink()
+
+
+def check_output_dir(folder: str) -> None:
+    """End the program before any work is done if nothing can be written to the folder."""
+    nearest = next(path for path in (Path(folder), *Path(folder).absolute().parents) if os.path.exists(path))
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        fail(f"--output_dir {folder}: {nearest} is no folder that can be written: name another one")
 
 
 def has_bf16() -> bool:
@@ -168,6 +175,8 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
         args.do_eval, args.do_predict = args.do_train or bool(args.test_file), True
     if not (args.do_train or args.model_name_or_path):
         fail("no model: add --do_train, or --model_name_or_path with the folder of a trained one")
+    if args.do_train or args.do_eval:
+        check_output_dir(args.output_dir)
     return args
 
 
@@ -533,4 +542,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        fail("interrupted: the same command with --resume_from_checkpoint last continues", 130)

@@ -108,10 +108,10 @@ class FineTuningArguments(Seq2SeqTrainingArguments):
     predict_with_generate: bool = True
 
 
-def fail(message: object) -> NoReturn:
-    """End the program with one `error:` line on stderr and exit status 2."""
+def fail(message: object, status: int = 2) -> NoReturn:
+    """End the program with one `error:` line on stderr and this exit status."""
     print("error:", " ".join(str(message).split()), file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(status)
 
 
 def fetch(name: str, flag: str = "--model_name_or_path", files: tuple = CHECKPOINT_FILES, kind: str = "model") -> str:
@@ -144,6 +144,30 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
             temporary.unlink()
 
 
+def check_output_dir(folder: str) -> None:
+    """End the program before any work is done if nothing can be written to the folder."""
+    nearest = next(path for path in (Path(folder), *Path(folder).absolute().parents) if os.path.exists(path))
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        fail(f"--output_dir {folder}: {nearest} is no folder that can be written: name another one")
+
+
+def check_positive(args: object, *names: str) -> None:
+    """End the program if one of these flags has a number that is not above 0."""
+    for name in names:
+        if (value := getattr(args, name)) is not None and not value > 0:
+            fail(f"--{name} {value}: give a number above 0")
+
+
+def check_training_arguments(args: transformers.TrainingArguments) -> None:
+    """End the program before any work is done if numbers, output folder or checkpoint cannot be right."""
+    sizes = "per_device_train_batch_size", "per_device_eval_batch_size"
+    check_positive(args, *sizes, "learning_rate", "num_train_epochs")
+    check_output_dir(args.output_dir)
+    checkpoint = args.resume_from_checkpoint
+    if checkpoint not in (None, "last") and not Path(checkpoint, "trainer_state.json").exists():
+        fail(f"--resume_from_checkpoint {checkpoint}: no complete checkpoint: give its folder, or last")
+
+
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next tensors; on a CPU every step would else map and clear it all again."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):  # other C libraries lack it
@@ -171,9 +195,11 @@ def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArgumen
         args, training_args = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
     except ValueError as error:
         fail(error)
-    limit = 1 if args.max_new_tokens is None else args.max_new_tokens
-    if min(args.num_beams, args.batch_tokens, limit) < 1:
-        fail("--num_beams, --batch_tokens and --max_new_tokens must be above 0")
+    check_positive(args, "num_beams", "batch_tokens", "max_new_tokens")
+    if training_args.do_train:
+        check_training_arguments(training_args)
+    elif args.reference_file:
+        check_output_dir(training_args.output_dir)
     if (args.text and args.input_file) or (args.reference_file and not args.output_file):
         fail("--text and --input_file exclude each other, and --reference_file needs --output_file")
     if os.path.isdir(args.output_file or ""):
@@ -231,9 +257,11 @@ def pretrained(name: str) -> tuple[T5Tokenizer, T5ForConditionalGeneration]:
     """Load tokenizer and model of a checkpoint."""
     folder, options = fetch(name), {"use_safetensors": True, "output_loading_info": True}
     try:
+        if any('"auto_map"' in path.read_text(encoding="utf-8") for path in Path(folder).glob("*config.json")):
+            fail(f"{name} wants to run code of its own, which is refused: choose another model")
         tokenizer = T5Tokenizer.from_pretrained(folder)
         model, loading = T5ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, **options)
-    except (OSError, ValueError, SafetensorError, StrictDataclassError) as error:
+    except (OSError, TypeError, ValueError, SafetensorError, StrictDataclassError) as error:
         fail(f"cannot load {name}: {error}")
     # without its vocabulary a tokenizer knows 104 tokens
     if loading["missing_keys"] or not model.config.vocab_size / 2 < len(tokenizer) <= model.config.vocab_size:
@@ -386,7 +414,8 @@ def build_trainer(model, tokenizer, splits, args: ScriptArguments, training_args
 def checkpoints(output_dir: str | Path) -> list[Path]:
     """Return the complete checkpoints in a folder, oldest first: `trainer_state.json` is the last file written."""
     states = Path(output_dir).glob("checkpoint-*/trainer_state.json")
-    return sorted((state.parent for state in states), key=lambda folder: int(folder.name.split("-")[1]))
+    complete = [state.parent for state in states if state.read_bytes().endswith(b"}\n")]
+    return sorted(complete, key=lambda folder: int(folder.name.split("-")[1]))
 
 
 def train_and_save(trainer: Trainer) -> dict[str, float]:
@@ -394,12 +423,17 @@ def train_and_save(trainer: Trainer) -> dict[str, float]:
     resume, output_dir = trainer.args.resume_from_checkpoint, trainer.args.output_dir
     if resume == "last":
         resume = next(reversed(checkpoints(output_dir)), None)
-    metrics = trainer.train(resume_from_checkpoint=resume and str(resume)).metrics
-    with tempfile.TemporaryDirectory(dir=output_dir) as folder:
-        trainer.save_model(folder)
-        Path(folder, "training_args.bin").unlink(missing_ok=True)  # a pickle, which a saved model does not need
-        for file in Path(folder).iterdir():
-            os.replace(file, Path(output_dir, file.name))
+    try:
+        metrics = trainer.train(resume_from_checkpoint=resume and str(resume)).metrics
+        with tempfile.TemporaryDirectory(dir=output_dir) as folder:
+            trainer.save_model(folder)
+            Path(folder, "training_args.bin").unlink(missing_ok=True)  # a pickle, which a saved model does not need
+            for file in Path(folder).iterdir():
+                os.replace(file, Path(output_dir, file.name))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+            raise  # torch reports a full disk as no OSError
+        fail(f"cannot write {output_dir}: {error}: make room and resume with --resume_from_checkpoint last")
     return metrics
 
 
@@ -443,6 +477,7 @@ def report(metrics: dict[str, float], output_dir: Path, model: str, trained: boo
     earlier = json.loads(results.read_text()) if results.exists() and not trained else {}
     write_atomically(results, lambda path: path.write_text(json.dumps(earlier | metrics, indent=2, sort_keys=True)))
     for folder in checkpoints(output_dir) if trained else []:
+        Path(folder, "trainer_state.json").unlink()  # first, so that half a checkpoint is never taken for a whole one
         shutil.rmtree(folder)
     print(*(f"{name:>28} = {metrics[name]:.4g}" for name in sorted(metrics)), sep="\n")
     print("Files:", *sorted(path for path in output_dir.iterdir() if path.is_file()), sep="\n  ")
@@ -477,4 +512,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        fail("interrupted: the same command with --resume_from_checkpoint last continues", 130)

@@ -42,10 +42,10 @@ MAX_PRODUCT = 2**18  # of a tile and a block: BLAS multiplies so little in our t
 MAX_TOTAL, MIN_EXPONENT = 2.0**64, -100.0  # far from overflow, and from the subnormal numbers, which are slow
 
 
-def fail(message: object) -> NoReturn:
-    """End the program with one `error:` line on stderr and exit status 2."""
+def fail(message: object, status: int = 2) -> NoReturn:
+    """End the program with one `error:` line on stderr and this exit status."""
     print("error:", " ".join(str(message).split()), file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(status)
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:

@@ -461,7 +461,7 @@ BAD_USAGE = {
         ["--smoke", "--do_train", "--do_eval", "--validation_split_percentage", "0"],
         "0 tokens",
     ),
-    "block over the context": (["--model_name_or_path", "{model}", "--block_size", "65"], "at most 64 tokens"),
+    "block over the context": (["--model_name_or_path", "{model}", "--block_size", "65"], "reads 2 to 64 tokens"),
     "long prompt": (["--model_name_or_path", "{model}", "--prompt", "word " * 70], "--prompt of "),
     "empty prompt": (["--model_name_or_path", "{model}", "--prompt", ""], "--prompt of 0 tokens"),
     "folder without a model": (["--model_name_or_path", "{folder}"], "cannot load {folder}"),
