@@ -171,13 +171,6 @@ def test_own_file_with_pairs_string_labels_and_three_classes(tmp_path):
     assert "eval_accuracy" in json.loads((tmp_path / "out" / "all_results.json").read_text())
 
 
-def test_same_command_same_weights(tmp_path):
-    for name in ("a", "b"):
-        bert.main([*TINY, "--output_dir", str(tmp_path / name)])
-    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("a", "b"))
-    assert all(torch.equal(first[key], second[key]) for key in first)
-
-
 def test_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path):
     steps = ["--smoke", "--num_train_epochs", "3", "--save_strategy", "steps", "--save_steps", "4", "--output_dir"]
     bert.main([*steps, str(tmp_path / "whole")])
@@ -199,84 +192,6 @@ def test_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path):
     bert.main([*steps, str(tmp_path / "cut"), "--resume_from_checkpoint", "last"])
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(first[key], second[key]) for key in first)
-
-
-GOOD = "text,label\ngood film,1\nbad film,0\n"
-BAD_FILES = {
-    "missing.csv": (None, "No such file"),
-    "empty.csv": ("", "No columns"),
-    "header.csv": ("text,label\n", "no rows"),
-    "column.csv": ("sentence,label\na,1\n", "no column 'text' among ['sentence', 'label']: name it with --text_column"),
-    "ragged.csv": ("text,label\na,1\nb,0,7,8\n", "line 3"),
-    "surplus.csv": ("text,label\na,1,2\nb,0,7\n", "more fields than the columns"),
-    "blank.csv": ("text,label\na,1\n  ,0\n", "row 2: column 'text' is empty"),
-    "label.csv": ("text,label\na,1\nb,\n", "row 2: column 'label' is empty"),
-    "single.csv": ("text,label\na,1\nb,1\n", "at least two classes"),
-    "data.xlsx": ("text", "cannot read"),
-    "broken.jsonl": ('{"text": "a", "label": 1}\n{"text"', "cannot read"),
-    "fake.parquet": ("text,label", "cannot read"),
-}
-
-
-@pytest.mark.parametrize("name", BAD_FILES)
-def test_bad_files_end_in_one_line(name, tmp_path, capsys):
-    text, message = BAD_FILES[name]
-    if text is not None:
-        write(tmp_path / name, text)
-    with pytest.raises(SystemExit) as stop:
-        bert.main(["--smoke", "--train_file", str(tmp_path / name), "--output_dir", str(tmp_path / "out")])
-    error = capsys.readouterr().err
-    assert stop.value.code == 2
-    assert error.startswith("error: ") and error.count("\n") == 1
-    assert message in error and name in error
-    assert not (tmp_path / "out").exists()
-
-
-BAD_USAGE = {
-    "unknown flag": (["--smoke", "--nonsense", "1"], "--nonsense"),
-    "bad number": (["--smoke", "--num_train_epochs", "many"], "num_train_epochs"),
-    "zero length": (["--smoke", "--max_seq_length", "0"], "--max_seq_length 0"),
-    "validation alone": (["--smoke", "--validation_file", "{good}"], "no train file"),
-    "smoke without training": (["--smoke", "--do_predict"], "leave it out"),
-    "unseen label": (["--smoke", "--train_file", "{good}", "--validation_file", "{unseen}"], "labels ['7'] that"),
-    "folder without a model": (["--model_name_or_path", "{folder}", "--train_file", "{good}"], "cannot load"),
-    "not a hub name": (["--model_name_or_path", "a/b/c"], "cannot download a/b/c"),
-}
-
-
-@pytest.mark.parametrize("case", BAD_USAGE)
-def test_bad_usage_ends_in_one_line(case, tmp_path, capsys):
-    arguments, message = BAD_USAGE[case]
-    paths = {
-        "good": write(tmp_path / "good.csv", GOOD),
-        "unseen": write(tmp_path / "unseen.csv", "text,label\nodd film,7\n"),
-        "folder": str(tmp_path),
-    }
-    with pytest.raises(SystemExit) as stop:
-        bert.main([*(argument.format(**paths) for argument in arguments), "--output_dir", str(tmp_path / "out")])
-    error = capsys.readouterr().err
-    assert stop.value.code == 2
-    assert error.startswith("error: ") and error.count("\n") == 1 and message in error
-
-
-def test_models_that_do_not_fit_are_refused(trained, tmp_path, capsys):
-    config = json.loads((trained / "config.json").read_text())
-    cases = {"wrong architecture": {"model_type": "gpt2"}, "no head": {"architectures": ["BertModel"]}}
-    cases["vocabulary"] = {"vocab_size": config["vocab_size"] * 3}
-    expected = {"wrong architecture": "is a gpt2 model", "no head": "no trained classification head"}
-    for name, change in cases.items():
-        folder = tmp_path / name
-        folder.mkdir()
-        for file in trained.glob("*.json"):
-            (folder / file.name).write_bytes(file.read_bytes())
-        (folder / "config.json").write_text(json.dumps({**config, **change}))
-        if name != "wrong architecture":
-            BertForSequenceClassification(BertConfig(**{**config, **change})).save_pretrained(tmp_path / "weights")
-            (folder / "model.safetensors").write_bytes((tmp_path / "weights" / "model.safetensors").read_bytes())
-        good = write(tmp_path / "good.csv", GOOD.replace("1", "positive").replace("0", "negative"))
-        with pytest.raises(SystemExit):
-            bert.main(["--do_predict", "--test_file", good, "--model_name_or_path", str(folder)])
-        assert expected.get(name, "is a file missing?") in capsys.readouterr().err
 
 
 @pytest.mark.real_data

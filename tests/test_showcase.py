@@ -2,6 +2,7 @@
 
 import ast
 import io
+import os
 import platform
 import re
 import shlex
@@ -9,10 +10,14 @@ import subprocess
 import sys
 import tokenize
 import tomllib
+import zipfile
 from collections import defaultdict
 
+import h5py
+import numpy as np
 import pytest
 from conftest import ROOT, SCRIPTS, load_script
+from safetensors.numpy import load_file
 
 READMES = sorted([ROOT / "README.md", *ROOT.glob("*/README.md")])
 SHARED = ("fail", "fetch", "write_atomically", "check_output_dir", "check_positive", "keep_freed_memory")
@@ -162,6 +167,48 @@ def test_readme_smoke_commands_run_and_leave_only_safe_files(name, arguments, ru
         if path.is_file() and path.name != f"{name}.py":
             assert path.suffix in SAFE_SUFFIXES and path.name != "training_args.bin", path
             assert path.suffix == ".safetensors" or path.read_bytes()[:1] != b"\x80", f"{path} is a pickle"
+
+
+SHORT_RUNS = {
+    "bert_finetune": ["--smoke", "--num_train_epochs", "3"],
+    "gpt2_finetune": ["--smoke", "--max_steps", "60", "--cache_dir", "cache"],
+    "glue_mrpc": ["--smoke"],
+    "seq2seq_lstm": ["--smoke", "--attention", "--num_train_epochs", "2"],
+    "t5_translator": ["--smoke", "--max_steps", "30"],
+    "self_attention": ["--plot", "attention.svg"],
+}
+
+
+def values(path):
+    """What a file holds, without times and dates."""
+    if path.suffix == ".safetensors":
+        return {name: tensor.tobytes() for name, tensor in load_file(path).items()}
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as file:
+            items = []
+            file.visititems(lambda name, item: items.append((name, item)))
+            return {name: np.array(item).tobytes() for name, item in items if isinstance(item, h5py.Dataset)}
+    if path.suffix == ".json":
+        return re.sub(r'"\w*(runtime|per_second)": [^,\n]+', "", path.read_text(encoding="utf-8"))
+    return path.read_bytes() if path.suffix in (".pt", ".tsv", ".txt") else None
+
+
+@pytest.mark.slow
+@every_script
+def test_same_command_gives_the_same_weights_and_metrics(name, tmp_path):
+    runs = []
+    for number in ("1", "2"):
+        folder = tmp_path / number
+        folder.mkdir()
+        environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": number}
+        command = [sys.executable, str(SCRIPTS[name]), *SHORT_RUNS[name]]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        output = done.stdout if name == "self_attention" else ""  # the others print times
+        files = {path.relative_to(folder): values(path) for path in folder.rglob("*") if path.is_file()}
+        runs.append((output, files))
+    assert runs[0] == runs[1]
+    assert any(runs[0][1].values()) or name == "self_attention"
 
 
 def test_every_script_has_smoke_commands_in_its_readme_and_in_the_root():
