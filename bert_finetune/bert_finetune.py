@@ -210,6 +210,10 @@ def check_training_arguments(args: transformers.TrainingArguments) -> None:
     checkpoint = args.resume_from_checkpoint
     if checkpoint not in (None, "last") and not Path(checkpoint, "trainer_state.json").exists():
         fail(f"--resume_from_checkpoint {checkpoint}: no complete checkpoint: give its folder, or last")
+    if args.fsdp and args.use_cpu:
+        fail("--fsdp shards over GPUs, and there is none: leave it out")
+    if args.process_index:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # of several processes only the first prints
 
 
 def keep_freed_memory() -> None:
@@ -418,7 +422,7 @@ class LengthGroupedTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
-        batch_size = self.args.train_batch_size * self.args.world_size  # one step of all processes
+        batch_size = self.args.train_batch_size * self.args.world_size * self.args.gradient_accumulation_steps  # a step
         return ShuffledBatchesSampler(batch_size, self.train_dataset.lengths.tolist(), self.args.seed)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> None:
@@ -442,6 +446,7 @@ def build_trainer(model, tokenizer, datasets, training_args: FineTuningArguments
     if evaluation and training_args.eval_strategy == "no":
         training_args.eval_strategy, training_args.eval_steps = training_args.save_strategy, training_args.save_steps
         training_args.load_best_model_at_end = training_args.save_strategy != "no"
+    model.accepts_loss_kwargs = False  # its loss is a mean: else the trainer would not divide by steps and processes
     return LengthGroupedTrainer(
         model, training_args, cut_padding, datasets.get("train"), evaluation, tokenizer, compute_metrics=accuracy_and_f1
     )
@@ -461,7 +466,7 @@ def train_and_save(trainer: Trainer) -> dict[str, float]:
         resume = next(reversed(checkpoints(output_dir)), None)
     try:
         metrics = trainer.train(resume_from_checkpoint=resume and str(resume)).metrics
-        with tempfile.TemporaryDirectory(dir=output_dir) as folder:
+        with tempfile.TemporaryDirectory(dir=output_dir if trainer.args.should_save else None) as folder:
             trainer.save_model(folder)
             Path(folder, "training_args.bin").unlink(missing_ok=True)  # a pickle, which a saved model does not need
             for file in Path(folder).iterdir():
@@ -496,6 +501,8 @@ def predict(trainer: Trainer, dataset: TextClassificationDataset, prefix: str) -
 def evaluate(trainer: Trainer, dataset: TextClassificationDataset, texts: pd.Series) -> dict[str, float]:
     """Print a table per class and a few predictions, draw the confusion matrix; return the metrics."""
     probabilities, metrics = predict(trainer, dataset, "eval")
+    if not trainer.is_world_process_zero():
+        return metrics
     labels, predicted = dataset.labels.numpy(), probabilities.argmax(-1)
     names = list(trainer.model.config.id2label.values())
     print(classification_report(labels, predicted, labels=range(len(names)), target_names=names, zero_division=0))
@@ -512,6 +519,8 @@ def evaluate(trainer: Trainer, dataset: TextClassificationDataset, texts: pd.Ser
 def write_predictions(trainer: Trainer, dataset: TextClassificationDataset, table: pd.DataFrame) -> dict[str, float]:
     """Write `predictions.tsv`, a row per row of the table: text, label and its probability; return the metrics."""
     probabilities, metrics = predict(trainer, dataset, "test")
+    if not trainer.is_world_process_zero():
+        return metrics
     table = table.filter(["text", "text_pair"]).replace(r"[\t\r\n]", " ", regex=True)
     labels = [trainer.model.config.id2label[i] for i in probabilities.argmax(-1)]
     table = table.assign(label=labels, probability=probabilities.max(-1).round(6))
@@ -549,12 +558,14 @@ def main(argv: list[str] | None = None) -> None:
     metrics = {}
     if "train" in splits:
         metrics |= train_and_save(trainer)
-        draw_training_curve(trainer.state.log_history, output_dir / "training_curve.png")
     if "evaluation" in splits:
         metrics |= evaluate(trainer, datasets["evaluation"], splits["evaluation"]["text"])
     if "test" in splits:
         metrics |= write_predictions(trainer, datasets["test"], splits["test"])
-    report(metrics, output_dir, args.model_name_or_path, "train" in splits)
+    if trainer.is_world_process_zero():
+        if "train" in splits:
+            draw_training_curve(trainer.state.log_history, output_dir / "training_curve.png")
+        report(metrics, output_dir, args.model_name_or_path, "train" in splits)
 
 
 if __name__ == "__main__":

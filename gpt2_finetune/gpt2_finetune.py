@@ -209,6 +209,10 @@ def check_training_arguments(args: transformers.TrainingArguments) -> None:
     checkpoint = args.resume_from_checkpoint
     if checkpoint not in (None, "last") and not Path(checkpoint, "trainer_state.json").exists():
         fail(f"--resume_from_checkpoint {checkpoint}: no complete checkpoint: give its folder, or last")
+    if args.fsdp and args.use_cpu:
+        fail("--fsdp shards over GPUs, and there is none: leave it out")
+    if args.process_index:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # of several processes only the first prints
 
 
 def keep_freed_memory() -> None:
@@ -465,7 +469,7 @@ def train_and_save(trainer: Trainer) -> dict[str, float]:
         resume = next(reversed(checkpoints(output_dir)), None)
     try:
         metrics = trainer.train(resume_from_checkpoint=resume and str(resume)).metrics
-        with tempfile.TemporaryDirectory(dir=output_dir) as folder:
+        with tempfile.TemporaryDirectory(dir=output_dir if trainer.args.should_save else None) as folder:
             trainer.save_model(folder)
             Path(folder, "training_args.bin").unlink(missing_ok=True)  # a pickle, which a saved model does not need
             for file in Path(folder).iterdir():
@@ -533,7 +537,8 @@ def main(argv: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = choose_files(args, training_args, folder)
         tokenizer, model = tiny(files, args) if args.smoke else pretrained(args)
-        datasets = load_datasets(files, tokenizer, model, args)
+        with training_args.main_process_first():  # of every node; the others find its cache
+            datasets = load_datasets(files, tokenizer, model, args)
     trainer, output_dir = build_trainer(model, tokenizer, datasets, training_args), Path(training_args.output_dir)
     print(
         f"{model.num_parameters():,} parameters on {training_args.device}, {'bf16' if training_args.bf16 else 'fp32'}"
@@ -545,13 +550,15 @@ def main(argv: list[str] | None = None) -> None:
     if training_args.do_train:
         metrics |= train_and_save(trainer)
         metrics["train_tokens_per_second"] = metrics["train_samples_per_second"] * trainer.train_dataset.block_size
-        draw_training_curve(trainer.state.log_history, output_dir / "training_curve.png")
     if training_args.do_eval:
         metrics |= trainer.evaluate()
         metrics["eval_perplexity"] = float(np.exp(metrics["eval_loss"]))
     if training_args.do_predict and training_args.do_train:
         texts["After training"] = generate(model, tokenizer, args.prompt, args.max_new_tokens)
-    report(metrics, texts, args, output_dir)
+    if trainer.is_world_process_zero():
+        if training_args.do_train:
+            draw_training_curve(trainer.state.log_history, output_dir / "training_curve.png")
+        report(metrics, texts, args, output_dir)
 
 
 if __name__ == "__main__":

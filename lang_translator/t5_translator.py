@@ -18,6 +18,7 @@ python t5_translator.py --input_file english.txt --output_file german.txt       
 python t5_translator.py --do_train --train_file pairs.tsv --validation_file valid.tsv --target_lang French
 """
 
+import contextlib
 import ctypes
 import hashlib
 import json
@@ -28,12 +29,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, cycle, islice
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 import transformers
+from accelerate import PartialState
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, StrictDataclassError
 from matplotlib.figure import Figure
@@ -166,6 +168,10 @@ def check_training_arguments(args: transformers.TrainingArguments) -> None:
     checkpoint = args.resume_from_checkpoint
     if checkpoint not in (None, "last") and not Path(checkpoint, "trainer_state.json").exists():
         fail(f"--resume_from_checkpoint {checkpoint}: no complete checkpoint: give its folder, or last")
+    if args.fsdp and args.use_cpu:
+        fail("--fsdp shards over GPUs, and there is none: leave it out")
+    if args.process_index:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # of several processes only the first prints
 
 
 def keep_freed_memory() -> None:
@@ -209,6 +215,8 @@ def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArgumen
     # a character device is a terminal or /dev/null; anything else is a pipe or a file
     if not (args.text or args.input_file or training_args.do_train or stat.S_ISCHR(os.fstat(0).st_mode)):
         args.input_file = "-"
+    if training_args.world_size > 1 and (args.input_file == "-" or (args.input_file and not args.output_file)):
+        fail("several processes share a file, not a pipe: give --input_file and --output_file")
     return args, training_args
 
 
@@ -342,8 +350,8 @@ def translate(
     return [" ".join(" ".join(parts[i] for i in sorted(parts)).split()) for parts in translations]
 
 
-def partial_file(args: ScriptArguments, model: T5ForConditionalGeneration) -> Path:
-    """Return where the output grows: its name is a digest of arguments, input and weights, so the same run finds it."""
+def partial_files(args: ScriptArguments, model: T5ForConditionalGeneration, processes: int) -> list[Path]:
+    """Return where the output of each process grows; a digest of arguments, input and weights finds it again."""
     digest = hashlib.sha256(repr(args).encode())
     if args.input_file == "-" or Path(args.input_file or "").is_fifo():
         digest.update(os.urandom(16))  # what came through a pipe cannot be read again: nothing to continue
@@ -352,32 +360,54 @@ def partial_file(args: ScriptArguments, model: T5ForConditionalGeneration) -> Pa
             digest.update(f"{line}\n".encode())
     for parameter in model.parameters():
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy())
-    return Path(args.output_file).with_name(f".{Path(args.output_file).name}.{digest.hexdigest()[:16]}.partial")
+    path, name = Path(args.output_file), f"{digest.hexdigest()[:16]}-of-{processes}.partial"
+    return [path.with_name(f".{path.name}.{process}-{name}") for process in range(processes)]
 
 
-def translate_lines(args: ScriptArguments, model, tokenizer, resume: bool) -> None:
+def join_windows(parts: list[Path], path: Path) -> None:
+    """Write the windows of the parts, which hold them in turn, one after the other."""
+    with contextlib.ExitStack() as stack, open(path, "wb") as output:
+        for part in cycle([stack.enter_context(open(part, "rb")) for part in parts]):
+            output.writelines(window := list(islice(part, WINDOW_LINES)))
+            if not window:
+                return
+
+
+def translate_lines(args: ScriptArguments, training_args: FineTuningArguments, model, tokenizer) -> None:
     """Translate the input window by window into standard output or `output_file`, which appears when it is complete.
 
-    If `resume`, the windows that an interrupted run has left in the partial file are not translated again.
+    Several processes take turns. If it resumes, the windows that are in the partial files are not translated again.
     """
-    lines, line, target, mode = iter(args.text or read_lines(args.input_file)), 1, 1, "wb"  # 1: standard output
+    lines = iter(args.text or read_lines(args.input_file))
+    process, processes = training_args.process_index, training_args.world_size
+    target, mode, parts = 1, "wb", []  # 1: standard output
     if args.output_file:
-        target = partial_file(args, model)
-        mode = "r+b" if resume and target.exists() else "w+b"
+        parts = partial_files(args, model, processes)
+        target = parts[process]
+        mode = "r+b" if training_args.resume_from_checkpoint and target.exists() else "w+b"
     try:
         with open(target, mode, closefd=target != 1) as file:
-            while chunk := list(islice(lines, WINDOW_LINES)):
+            for number in count():
+                if not (chunk := list(islice(lines, WINDOW_LINES))):
+                    break
+                if number % processes != process:
+                    continue
                 held = [file.readline() for _ in chunk] if file.readable() else [b""]
-                if not held[-1].endswith(b"\n"):
-                    if any(held):  # the interruption left a part of the window
-                        file.truncate(file.seek(-sum(map(len, held)), os.SEEK_CUR))
-                    file.write("".join(f"{text}\n" for text in translate(chunk, model, tokenizer, args, line)).encode())
-                    file.flush()
-                line += len(chunk)
-        if args.output_file:
-            os.replace(target, args.output_file)
+                if held[-1].endswith(b"\n"):
+                    continue
+                if any(held):  # the interruption left a part of the window
+                    file.truncate(file.seek(-sum(map(len, held)), os.SEEK_CUR))
+                translations = translate(chunk, model, tokenizer, args, number * WINDOW_LINES + 1)
+                file.write("".join(f"{text}\n" for text in translations).encode())
+                file.flush()
     except OSError as error:
         fail(f"cannot write {args.output_file or 'to standard output'}: {error.strerror}")
+    if processes > 1:
+        PartialState().wait_for_everyone()
+    if parts and process == 0:
+        write_atomically(args.output_file, lambda path: join_windows(parts, path))
+        for part in parts:
+            part.unlink()
 
 
 def demonstrate(texts: list[str], model, tokenizer, args: ScriptArguments) -> None:
@@ -400,7 +430,13 @@ def build_trainer(model, tokenizer, splits, args: ScriptArguments, training_args
         sources, targets = zip(*pairs, strict=True)
         batch = tokenizer([args.prompt + source for source in sources], text_target=targets, **options)
         batch["labels"][batch["labels"] == tokenizer.pad_token_id] = -100  # (batch, target); no loss on padding
+        batch["decoder_input_ids"] = model.prepare_decoder_input_ids_from_labels(batch["labels"])
         return batch
+
+    def loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
+        # over the tokens of all processes and accumulated batches; the model's own is a mean over its batch
+        total = torch.nn.functional.cross_entropy(outputs.logits.flatten(0, 1), labels.flatten(), reduction="sum")
+        return total / num_items_in_batch
 
     def bleu(output: transformers.EvalPrediction) -> dict[str, float]:
         # (row, token), padded with -100
@@ -408,7 +444,7 @@ def build_trainer(model, tokenizer, splits, args: ScriptArguments, training_args
         return {"bleu": BLEU().corpus_score(translations, [references]).score}
 
     data = collate, splits["train"], splits.get("evaluation")
-    return Seq2SeqTrainer(model, training_args, *data, tokenizer, compute_metrics=bleu)
+    return Seq2SeqTrainer(model, training_args, *data, tokenizer, compute_loss_func=loss, compute_metrics=bleu)
 
 
 def checkpoints(output_dir: str | Path) -> list[Path]:
@@ -425,7 +461,7 @@ def train_and_save(trainer: Trainer) -> dict[str, float]:
         resume = next(reversed(checkpoints(output_dir)), None)
     try:
         metrics = trainer.train(resume_from_checkpoint=resume and str(resume)).metrics
-        with tempfile.TemporaryDirectory(dir=output_dir) as folder:
+        with tempfile.TemporaryDirectory(dir=output_dir if trainer.args.should_save else None) as folder:
             trainer.save_model(folder)
             Path(folder, "training_args.bin").unlink(missing_ok=True)  # a pickle, which a saved model does not need
             for file in Path(folder).iterdir():
@@ -491,23 +527,24 @@ def main(argv: list[str] | None = None) -> None:
     transformers.logging.set_verbosity_error()
     keep_freed_memory()
     transformers.set_seed(training_args.seed)
+    first = training_args.process_index == 0  # of several processes only the first evaluates, prints and reports
     splits, references = load_splits(args, training_args), list(read_lines(args.reference_file or os.devnull))
     tokenizer, model = tiny(splits["train"], args) if args.smoke else pretrained(args.model_name_or_path)
     output_dir, metrics = Path(training_args.output_dir), {}
     if splits:
         trainer = build_trainer(model, tokenizer, splits, args, training_args)
         metrics |= train_and_save(trainer)
-        draw_training_curve(trainer.state.log_history, output_dir / "training_curve.png")
     model = model.to(training_args.device, torch.bfloat16 if training_args.bf16 else torch.float32).eval()
-    if splits:
+    if splits and first:
+        draw_training_curve(trainer.state.log_history, output_dir / "training_curve.png")
         metrics |= evaluate(splits.get("evaluation", splits["train"][:20]), model, tokenizer, args)
     if args.output_file or args.input_file:
-        translate_lines(args, model, tokenizer, bool(training_args.resume_from_checkpoint))
-    elif args.text or not splits:
+        translate_lines(args, training_args, model, tokenizer)
+    elif first and (args.text or not splits):
         demonstrate(args.text or SAMPLE_TEXTS, model, tokenizer, args)
-    if args.reference_file:
+    if args.reference_file and first:
         metrics |= score(list(read_lines(args.output_file)), references)
-    if metrics:
+    if metrics and first:
         report(metrics, output_dir, args.model_name_or_path, bool(splits))
 
 
