@@ -18,7 +18,6 @@ python t5_translator.py --input_file english.txt --output_file german.txt       
 python t5_translator.py --do_train --train_file pairs.tsv --validation_file valid.tsv --target_lang French
 """
 
-import contextlib
 import ctypes
 import hashlib
 import json
@@ -29,7 +28,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import count, cycle, islice
+from itertools import count, islice
 from pathlib import Path
 from typing import NoReturn
 
@@ -350,9 +349,9 @@ def translate(
     return [" ".join(" ".join(parts[i] for i in sorted(parts)).split()) for parts in translations]
 
 
-def partial_files(args: ScriptArguments, model: T5ForConditionalGeneration, processes: int) -> list[Path]:
-    """Return where the output of each process grows; a digest of arguments, input and weights finds it again."""
-    digest = hashlib.sha256(repr(args).encode())
+def partial_folder(args: ScriptArguments, model: T5ForConditionalGeneration) -> Path:
+    """Return where finished windows wait for the others; a digest of arguments, input and weights finds it again."""
+    digest = hashlib.sha256(f"{args} {WINDOW_LINES}".encode())
     if args.input_file == "-" or Path(args.input_file or "").is_fifo():
         digest.update(os.urandom(16))  # what came through a pipe cannot be read again: nothing to continue
     elif args.input_file:
@@ -360,54 +359,49 @@ def partial_files(args: ScriptArguments, model: T5ForConditionalGeneration, proc
             digest.update(f"{line}\n".encode())
     for parameter in model.parameters():
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy())
-    path, name = Path(args.output_file), f"{digest.hexdigest()[:16]}-of-{processes}.partial"
-    return [path.with_name(f".{path.name}.{process}-{name}") for process in range(processes)]
+    return Path(args.output_file).with_name(f".{Path(args.output_file).name}.{digest.hexdigest()[:16]}.partial")
 
 
-def join_windows(parts: list[Path], path: Path) -> None:
-    """Write the windows of the parts, which hold them in turn, one after the other."""
-    with contextlib.ExitStack() as stack, open(path, "wb") as output:
-        for part in cycle([stack.enter_context(open(part, "rb")) for part in parts]):
-            output.writelines(window := list(islice(part, WINDOW_LINES)))
-            if not window:
-                return
+def join_windows(folder: Path, path: Path) -> None:
+    """Write the windows of a folder into one file, in their order."""
+    with open(path, "wb") as output:
+        for window in sorted(folder.glob("[0-9]*.txt")):
+            output.write(window.read_bytes())
+
+
+def write_to_screen(data: bytes) -> None:
+    """Write to standard output at once, in UTF-8 whatever the terminal's encoding."""
+    try:
+        with open(1, "wb", closefd=False) as file:
+            file.write(data)
+    except OSError as error:
+        fail(f"cannot write to standard output: {error.strerror}")
 
 
 def translate_lines(args: ScriptArguments, training_args: FineTuningArguments, model, tokenizer) -> None:
     """Translate the input window by window into standard output or `output_file`, which appears when it is complete.
 
-    Several processes take turns. If it resumes, the windows that are in the partial files are not translated again.
+    Several processes take turns. A resumed run does not translate again what an interrupted one has finished.
     """
-    lines = iter(args.text or read_lines(args.input_file))
-    process, processes = training_args.process_index, training_args.world_size
-    target, mode, parts = 1, "wb", []  # 1: standard output
-    if args.output_file:
-        parts = partial_files(args, model, processes)
-        target = parts[process]
-        mode = "r+b" if training_args.resume_from_checkpoint and target.exists() else "w+b"
-    try:
-        with open(target, mode, closefd=target != 1) as file:
-            for number in count():
-                if not (chunk := list(islice(lines, WINDOW_LINES))):
-                    break
-                if number % processes != process:
-                    continue
-                held = [file.readline() for _ in chunk] if file.readable() else [b""]
-                if held[-1].endswith(b"\n"):
-                    continue
-                if any(held):  # the interruption left a part of the window
-                    file.truncate(file.seek(-sum(map(len, held)), os.SEEK_CUR))
-                translations = translate(chunk, model, tokenizer, args, number * WINDOW_LINES + 1)
-                file.write("".join(f"{text}\n" for text in translations).encode())
-                file.flush()
-    except OSError as error:
-        fail(f"cannot write {args.output_file or 'to standard output'}: {error.strerror}")
-    if processes > 1:
+    lines, resume = iter(args.text or read_lines(args.input_file)), training_args.resume_from_checkpoint
+    folder = partial_folder(args, model) if args.output_file else Path()
+    for number in count():
+        if not (chunk := list(islice(lines, WINDOW_LINES))):
+            break
+        window = folder / f"{number:09}.txt"
+        if number % training_args.world_size != training_args.process_index or (resume and window.exists()):
+            continue
+        translations = translate(chunk, model, tokenizer, args, number * WINDOW_LINES + 1)
+        data = "".join(f"{text}\n" for text in translations).encode()
+        if args.output_file:
+            write_atomically(window, lambda path, data=data: path.write_bytes(data))
+        else:
+            write_to_screen(data)
+    if training_args.world_size > 1:
         PartialState().wait_for_everyone()
-    if parts and process == 0:
-        write_atomically(args.output_file, lambda path: join_windows(parts, path))
-        for part in parts:
-            part.unlink()
+    if args.output_file and training_args.process_index == 0:
+        write_atomically(args.output_file, lambda path: join_windows(folder, path))
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def demonstrate(texts: list[str], model, tokenizer, args: ScriptArguments) -> None:

@@ -550,7 +550,7 @@ def test_bad_usage_ends_in_one_line(script, tmp_path, capsys, arguments, expecte
 def test_output_folder_that_is_a_file(script, tmp_path, capsys):
     (tmp_path / "out").write_text("mine")
     message = error_of(script, capsys, "--smoke", "--output_dir", str(tmp_path / "out"))
-    assert f"--output_dir {tmp_path / 'out'} is a file" in message
+    assert f"--output_dir {tmp_path / 'out'}: " in message and "no folder" in message
     assert (tmp_path / "out").read_text() == "mine"
 
 
