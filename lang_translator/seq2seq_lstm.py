@@ -150,6 +150,14 @@ def has_bf16() -> bool:
     return cpu.exists() and not {"avx512_bf16", "amx_bf16"}.isdisjoint(cpu.read_text().split())
 
 
+def choose_devices() -> tf.distribute.Strategy:
+    """Return the strategy for the hosts that TF_CONFIG names, else for all GPUs of this one, else for its CPU."""
+    if "TF_CONFIG" in os.environ:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    several = len(tf.config.list_physical_devices("GPU")) > 1
+    return tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
+
+
 def parse_arguments(argv: list[str] | None = None) -> Namespace:
     """Parse the command line; bad usage ends in one line. Without a choice of steps, train unless a model is named."""
     parser = ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=RawDescriptionHelpFormatter)
@@ -350,17 +358,28 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, smoothing: float) -> tup
 def compile_pass(model: keras.Model, optimizer: keras.Optimizer | None = None, smoothing: float = 0.0) -> Callable:
     """Compile a pass over batches: (batches, title of the bar) to the mean loss; with an optimizer the model learns."""
     (encoder, decoder, projection), training = parts(model), optimizer is not None
+    strategy = tf.distribute.get_strategy()
 
-    @tf.function(input_signature=[IDS, IDS])
-    def step(source: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def replica_step(source: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        context = tf.distribute.get_replica_context()
+        devices, first = context.num_replicas_in_sync, context.replica_id_in_sync_group
+        source, target = source[first::devices], target[first::devices]  # the rows of this device
         real = target[:, 1:] != PAD  # the projection is the largest product: padding does not enter it
+        tokens = context.all_reduce("sum", tf.math.count_nonzero(real, dtype=tf.float32))  # of all devices
         with tf.GradientTape() as tape:
             output = decoder([source, *encoder(source, training=training), target[:, :-1]], training=training)[0]
             logits = tf.cast(projection(output[real]), tf.float32)  # (tokens, target vocabulary)
-            loss = tf.reduce_mean(cross_entropy(logits, target[:, 1:][real], smoothing))
+            loss = tf.reduce_sum(cross_entropy(logits, target[:, 1:][real], smoothing)) / tokens
+            share = loss / devices  # the optimizer adds up what the devices' sums of gradients are
         if training:
-            optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
-        return loss, tf.shape(logits)[0]
+            gradients = context.all_reduce("sum", tape.gradient(share, model.trainable_variables))
+            optimizer.apply(gradients, model.trainable_variables)
+        return context.all_reduce("sum", loss), tokens
+
+    @tf.function(input_signature=[IDS, IDS])
+    def step(source: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        results = strategy.run(replica_step, args=(source, target))
+        return tuple(strategy.experimental_local_results(result)[0] for result in results)
 
     def run(batches: tf.data.Dataset, title: str) -> float:
         losses, tokens = zip(*[step(*pair) for pair in tqdm(batches, title, disable=None, leave=False)], strict=True)
@@ -383,7 +402,8 @@ def train(translator: Translator, splits: dict, args: Namespace, checkpoint: str
     model, output_dir = build_model(**translator.settings["model"]), Path(args.output_dir)
     model.set_weights(translator.model.get_weights())
     momentum = 1 - 0.5 / max(1, len(splits["train"]) / args.batch_size)  # an average over about two epochs
-    adam = keras.optimizers.Adam(args.learning_rate, global_clipnorm=1.0, use_ema=True, ema_momentum=momentum)
+    clipnorm = 1 / tf.distribute.get_strategy().num_replicas_in_sync  # of a device's share of the gradient
+    adam = keras.optimizers.Adam(args.learning_rate, global_clipnorm=clipnorm, use_ema=True, ema_momentum=momentum)
     model.compile(adam)
     adam.build(model.trainable_variables)
     if checkpoint:
@@ -526,6 +546,7 @@ def main(argv: list[str] | None = None) -> None:
     output_dir, checkpoint = Path(args.output_dir), args.resume_from_checkpoint
     if checkpoint == "last":  # complete checkpoints only, and a fresh start without any
         checkpoint = max((path.parent for path in output_dir.glob(f"checkpoint-*/{VOCABULARY_FILE}")), default=None)
+    tf.distribute.experimental_set_strategy(choose_devices())
     keras.utils.set_random_seed(args.seed)
     keras.config.set_dtype_policy("mixed_bfloat16" if args.bf16 else "float32")
     splits, folder = load_splits(args), checkpoint or args.model_name_or_path

@@ -1,6 +1,6 @@
 """What becomes of a run that is killed, interrupted or out of disk space: nothing lost, nothing half-written used.
 
-SHOWCASE_KILLS says how many random moments each script is killed at (default 2).
+SHOWCASE_KILLS says how many random moments each script is killed at (default 1).
 """
 
 import functools
@@ -19,7 +19,7 @@ import torch
 from conftest import SCRIPTS, load_script
 from safetensors.numpy import load_file
 
-KILLS = int(os.environ.get("SHOWCASE_KILLS", "2"))
+KILLS = int(os.environ.get("SHOWCASE_KILLS", "1"))
 RESUME = ["--resume_from_checkpoint", "last"]
 T5 = ["--model_name_or_path", "model", "--max_new_tokens", "8"]
 COMMANDS = {  # arguments, and what resumes
@@ -96,18 +96,28 @@ def same(first, second):
     )
 
 
-def whole_run(name, folder):
-    """Run a script to its end; return the seconds that it took and its results."""
-    begin = time.monotonic()
-    status, stderr = finish(start(name, folder))
-    assert status == 0, stderr
-    return time.monotonic() - begin, results(name, folder)
+@pytest.fixture(scope="module")
+def whole_run(new_folder):
+    """Run a script to its end, once; return the seconds that it took, its results, and a copy of its folder."""
+
+    @functools.cache
+    def run(name):
+        folder, begin = new_folder(name), time.monotonic()
+        status, stderr = finish(start(name, folder))
+        assert status == 0, stderr
+        return time.monotonic() - begin, results(name, folder), folder
+
+    def copy(name):
+        seconds, expected, folder = run(name)
+        return seconds, expected, shutil.copytree(folder, new_folder(name), dirs_exist_ok=True)
+
+    return copy
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
-def test_killed_runs_end_like_the_uninterrupted_one(name, new_folder):
-    seconds, expected = whole_run(name, new_folder(name))
+def test_killed_runs_end_like_the_uninterrupted_one(name, new_folder, whole_run):
+    seconds, expected, _ = whole_run(name)
     rng = random.Random(name)
     folder, kills = new_folder(name), 0
     while kills < KILLS:
@@ -130,9 +140,8 @@ def test_killed_runs_end_like_the_uninterrupted_one(name, new_folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
-def test_interrupt_ends_in_one_line_that_says_how_to_go_on(name, new_folder):
-    folder = new_folder(name)
-    seconds, expected = whole_run(name, folder)
+def test_interrupt_ends_in_one_line_that_says_how_to_go_on(name, whole_run):
+    seconds, expected, folder = whole_run(name)
     process = start(name, folder)
     begin, signs = time.monotonic(), ("outputs/*/checkpoint-*", ".out.txt.*.partial")
     while not any(path for sign in signs for path in folder.glob(sign)) and time.monotonic() - begin < 0.85 * seconds:
@@ -147,9 +156,8 @@ def test_interrupt_ends_in_one_line_that_says_how_to_go_on(name, new_folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
-def test_full_disk_ends_in_one_line_and_leaves_the_earlier_result(name, new_folder):
-    folder = new_folder(name)
-    _, expected = whole_run(name, folder)
+def test_full_disk_ends_in_one_line_and_leaves_the_earlier_result(name, whole_run):
+    _, expected, folder = whole_run(name)
     largest = (
         max(path.stat().st_size for path in (folder / "outputs").rglob("*")) if name != "t5_translator" else 20_000
     )
