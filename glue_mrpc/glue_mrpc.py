@@ -144,12 +144,16 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     add("--data_dir", help="folder with MRPC: the original files, GLUE's TSV files or the hub's Parquet files")
     add("--max_seq_length", type=int, default=128, help="longer pairs are cut to so many tokens")
     add("--batch_size", type=int, default=32, help="pairs that are padded together")
+    add("--preprocessing_num_workers", type=int, help="threads that tokenize (all cores)")
     add("--output_dir", default="outputs/glue_mrpc", help="where tensors, picture and figures go")
     add("--seed", type=int, default=42, help="chooses the pair that is shown")
     args = parser.parse_args(argv)
-    for name, least in (("max_seq_length", 5), ("batch_size", 1)):  # 5: [CLS], two [SEP] and a token of each side
-        if getattr(args, name) < least:
+    minima = {"max_seq_length": 5, "batch_size": 1, "preprocessing_num_workers": 1}
+    for name, least in minima.items():  # 5: [CLS], two [SEP] and a token of each side
+        if getattr(args, name) is not None and getattr(args, name) < least:
             fail(f"--{name} {getattr(args, name)}: give {least} or more")
+    if args.preprocessing_num_workers:
+        os.environ["RAYON_NUM_THREADS"] = str(args.preprocessing_num_workers)  # the tokenizers' own threads
     check_output_dir(args.output_dir)
     return args
 

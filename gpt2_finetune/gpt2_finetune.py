@@ -133,6 +133,7 @@ class ScriptArguments:
     block_size: int | None = field(default=None, metadata={"help": "Tokens per example; default: context, 1024."})
     stride: int | None = field(default=None, metadata={"help": "Between the starts of blocks; default: block size."})
     cache_dir: str | None = field(default=None, metadata={"help": "For tokenized texts; default: the hub's cache."})
+    preprocessing_num_workers: int | None = field(default=None, metadata={"help": "Threads that tokenize (all cores)."})
     prompt: str = field(default=SAMPLE_PROMPT, metadata={"help": "Text to continue before and after training."})
     max_new_tokens: int = field(default=50, metadata={"help": "Length of the continuation, at most."})
 
@@ -247,7 +248,9 @@ def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArgumen
         fail(f"unknown argument {unknown[0]}: --help lists the flags")
     if not 0 <= args.validation_split_percentage < 100:
         fail(f"--validation_split_percentage {args.validation_split_percentage}: give a number from 0 to 99")
-    check_positive(args, "block_size", "stride", "max_new_tokens")
+    check_positive(args, "block_size", "stride", "max_new_tokens", "preprocessing_num_workers")
+    if args.preprocessing_num_workers:
+        os.environ["RAYON_NUM_THREADS"] = str(args.preprocessing_num_workers)  # the tokenizers' own threads
     check_training_arguments(training_args)
     if not (args.train_file or args.validation_file):  # the sample is short
         args.block_size, args.stride = args.block_size or 64, args.stride or 8

@@ -179,6 +179,7 @@ ROWS = [
     ("glue_mrpc", "--smoke --data_dir mrpc/null", r"mrpc/null/train-0\.parquet, row 2: sentence 2 is blank"),
     ("glue_mrpc", "--smoke --nonsense", r"--nonsense"),
     ("glue_mrpc", "--smoke --max_seq_length 4", r"--max_seq_length 4: "),
+    ("glue_mrpc", "--smoke --preprocessing_num_workers 0", r"--preprocessing_num_workers 0: "),
     ("glue_mrpc", "--smoke --batch_size 0", r"--batch_size 0: "),
     ("glue_mrpc", "--smoke --output_dir good.txt", r"--output_dir good\.txt"),
     ("glue_mrpc", "--smoke --output_dir good.txt/out", r"--output_dir good\.txt/out"),

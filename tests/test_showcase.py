@@ -225,6 +225,15 @@ def test_nothing_of_one_machine_in_the_texts():
             assert not re.search(r"(?<![\w.~])/(work|root|home|opt|farm)/", (ROOT / path).read_text(encoding="utf-8"))
 
 
+@pytest.mark.parametrize("name", ["glue_mrpc", "gpt2_finetune"])
+def test_tokenizing_threads_are_as_many_as_asked_for(name, monkeypatch):
+    monkeypatch.setenv("RAYON_NUM_THREADS", "7")
+    load_script(name).parse_arguments(["--smoke"])
+    assert os.environ["RAYON_NUM_THREADS"] == "7"
+    load_script(name).parse_arguments(["--smoke", "--preprocessing_num_workers", "3"])
+    assert os.environ["RAYON_NUM_THREADS"] == "3"
+
+
 FAULTS = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])
