@@ -107,7 +107,7 @@ def test_sizes(name):
     for node in tree.body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "").startswith("SAMPLE"):
             code -= set(range(node.lineno, node.end_lineno + 1))
-    assert len(code) <= 360
+    assert len(code) <= 385  # 330, and what surviving faults and several processes take
 
 
 @every_script
