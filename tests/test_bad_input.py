@@ -416,3 +416,28 @@ def test_any_text_survives_the_round_trip(texts, tmp_path):
         assert [(row["sentence1"], row["sentence2"]) for row in glue.read_pairs(tmp_path / "train.tsv", True)] == pairs
     read = "".join("".join(pieces) for pieces in gpt2.read_pieces(str(tmp_path / "a.txt"), "Reading"))
     assert read == "\n".join(texts).removeprefix("\ufeff")
+
+
+ODD_TEXTS = ["straße 😀", "שלום עולם", 'he said "no', "None", "NaN", "word " * 200_000, "x" * 1_000_000]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_odd_but_valid_input_works(mark, end, tmp_path):
+    """A byte order mark, CRLF, emoji, right-to-left text, quotes, a label called None, a megabyte on one line."""
+    bert, gpt2, glue, t5, lstm = map(load_script, ("bert_finetune", "gpt2_finetune", "glue_mrpc", *TRANSLATORS))
+    texts = [text.strip() for text in ODD_TEXTS]
+
+    def write(name, lines):
+        (tmp_path / name).write_bytes((mark + "".join(f"{line}{end}" for line in lines)).encode())
+        return str(tmp_path / name)
+
+    path = write("a.tsv", ["text\tlabel", *(f"{text}\tNone" for text in texts)])
+    split = bert.load_split(path, bert.ScriptArguments(), labelled=True)
+    assert split["text"].tolist() == texts and set(split["label"]) == {"None"}
+    path = write("pairs.tsv", [f"{text}\t{text}" for text in texts])
+    assert [tuple(row) for row in t5.read_pairs(path)] == lstm.read_pairs(path) == [(text, text) for text in texts]
+    path = write("train.tsv", [GLUE.strip(), *(f"1\t1\t2\t{text}\t{text}" for text in texts)])
+    assert [row["sentence2"] for row in glue.read_pairs(tmp_path / "train.tsv", True)] == texts
+    path = write("a.txt", texts)
+    assert "".join("".join(pieces) for pieces in gpt2.read_pieces(path, "Reading")) == "".join(f"{t}\n" for t in texts)

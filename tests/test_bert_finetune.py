@@ -188,7 +188,9 @@ def test_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path):
     finally:
         bert.LengthGroupedTrainer = whole
     assert (tmp_path / "cut" / "checkpoint-12").is_dir()
-    (tmp_path / "cut" / "checkpoint-99").mkdir()
+    for number, state in (("98", '{"epoch": 2.1,'), ("99", "")):  # what a killed save leaves
+        (tmp_path / "cut" / f"checkpoint-{number}").mkdir()
+        (tmp_path / "cut" / f"checkpoint-{number}" / "trainer_state.json").write_text(state)
     bert.main([*steps, str(tmp_path / "cut"), "--resume_from_checkpoint", "last"])
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(first[key], second[key]) for key in first)
