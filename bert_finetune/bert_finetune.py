@@ -203,7 +203,7 @@ def check_positive(args: object, *names: str) -> None:
 
 
 def check_training_arguments(args: transformers.TrainingArguments) -> None:
-    """End the program before any work is done if numbers, output folder or checkpoint cannot be right."""
+    """End the program before any work is done if a flag of the trainer cannot be right; silence all but one process."""
     sizes = "per_device_train_batch_size", "per_device_eval_batch_size"
     check_positive(args, *sizes, "learning_rate", "num_train_epochs")
     check_output_dir(args.output_dir)
@@ -213,7 +213,7 @@ def check_training_arguments(args: transformers.TrainingArguments) -> None:
     if args.fsdp and args.use_cpu:
         fail("--fsdp shards over GPUs, and there is none: leave it out")
     if args.process_index:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # of several processes only the first prints
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def keep_freed_memory() -> None:

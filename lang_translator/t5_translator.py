@@ -40,6 +40,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Stri
 from matplotlib.figure import Figure
 from sacrebleu.metrics import BLEU, CHRF
 from safetensors import SafetensorError
+from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, T5ForConditionalGeneration, T5Tokenizer, Trainer
 
@@ -160,7 +161,7 @@ def check_positive(args: object, *names: str) -> None:
 
 
 def check_training_arguments(args: transformers.TrainingArguments) -> None:
-    """End the program before any work is done if numbers, output folder or checkpoint cannot be right."""
+    """End the program before any work is done if a flag of the trainer cannot be right; silence all but one process."""
     sizes = "per_device_train_batch_size", "per_device_eval_batch_size"
     check_positive(args, *sizes, "learning_rate", "num_train_epochs")
     check_output_dir(args.output_dir)
@@ -170,7 +171,7 @@ def check_training_arguments(args: transformers.TrainingArguments) -> None:
     if args.fsdp and args.use_cpu:
         fail("--fsdp shards over GPUs, and there is none: leave it out")
     if args.process_index:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # of several processes only the first prints
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def keep_freed_memory() -> None:
@@ -429,8 +430,8 @@ def build_trainer(model, tokenizer, splits, args: ScriptArguments, training_args
 
     def loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
         # over the tokens of all processes and accumulated batches; the model's own is a mean over its batch
-        total = torch.nn.functional.cross_entropy(outputs.logits.flatten(0, 1), labels.flatten(), reduction="sum")
-        return total / num_items_in_batch
+        options = {"reduction": "sum", "label_smoothing": training_args.label_smoothing_factor}
+        return cross_entropy(outputs.logits.flatten(0, 1), labels.flatten(), **options) / num_items_in_batch
 
     def bleu(output: transformers.EvalPrediction) -> dict[str, float]:
         # (row, token), padded with -100

@@ -13,6 +13,7 @@ from conftest import SCRIPTS, load_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import T5ForConditionalGeneration, T5Tokenizer
+from transformers.trainer_pt_utils import LabelSmoother
 
 t5 = load_script("t5_translator")
 PROMPT = "translate English to German: "
@@ -449,6 +450,19 @@ def test_loss_ignores_padding(model, tokenizer, tmp_path):
             batch["labels"][row, : len(labels)].tolist() == labels
             and (batch["labels"][row, len(labels) :] == -100).all()
         )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_loss_is_the_librarys_over_all_tokens(model, tokenizer, tmp_path, smoothing):
+    flags = ["--smoke", "--output_dir", str(tmp_path), "--label_smoothing_factor", str(smoothing)]
+    pairs = [["Water.", "Wasser."], ["The dog is sleeping under the table.", "Der Hund schläft unter dem Tisch."]]
+    trainer = t5.build_trainer(model, tokenizer, {"train": pairs}, *t5.parse_arguments(flags))
+    batch = trainer.data_collator(pairs)
+    tokens = (batch["labels"] != -100).sum()
+    with torch.inference_mode():
+        expected = LabelSmoother(smoothing)(model(**batch), batch["labels"])
+        found = trainer.compute_loss(model, dict(batch), num_items_in_batch=tokens)
+    assert found.item() == pytest.approx(expected.item(), abs=1e-5)
 
 
 @pytest.mark.real_data
