@@ -265,7 +265,7 @@ def read_table(path: str, column_names: list[str] | None) -> pd.DataFrame:
             table = pd.read_json(path, **lines)
         else:
             table = pd.read_parquet(path)
-    except (OSError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:  # TypeError: JSON, but not an object in every line
         fail(f"cannot read {path} as .csv, .tsv, .json, .jsonl or else .parquet: {error}")
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus fields of every row for an index
         fail(f"{path}: the rows have more fields than the columns {list(table.columns)}")

@@ -47,6 +47,7 @@ FILES = {
     "broken.jsonl": b'{"text": "a", "label": 1}\n{"text"',
     "nan.jsonl": b'{"text": "a", "label": 1}\n{"text": "b", "label": null}\n',
     "list.jsonl": b"[1, 2]\n",
+    "number.jsonl": b'{"text": "a", "label": 1}\n7\n',
     "fake.parquet": b"text,label",
     "good.tsv": b"a\tb\n",
     "ragged.tsv": b"a\tb\nc\td\te\n",
@@ -92,6 +93,7 @@ ROWS = [
     ("bert_finetune", "--smoke --train_file data.xlsx", r"cannot read data\.xlsx as \.csv, \.tsv"),
     ("bert_finetune", "--smoke --train_file broken.jsonl", r"cannot read broken\.jsonl"),
     ("bert_finetune", "--smoke --train_file list.jsonl", r"list\.jsonl.*no column 'text'"),
+    ("bert_finetune", "--smoke --train_file number.jsonl", r"cannot read number\.jsonl"),
     ("bert_finetune", "--smoke --train_file fake.parquet", r"cannot read fake\.parquet"),
     ("bert_finetune", "--smoke --train_file good.csv --validation_file unseen.csv", r"unseen\.csv: labels \['7'\]"),
     ("bert_finetune", "--smoke --train_file good.csv --validation_file nan.jsonl", r"nan\.jsonl, row 2"),
@@ -380,7 +382,9 @@ HEADERS = st.sampled_from([b"", b"text,label\n", b"text\tlabel\n", GLUE.encode()
 LINES = st.lists(st.text(st.sampled_from("a\"'\t,{}[]:1 \r\n\0\ufeffß😀")), max_size=5).map("\n".join).map(str.encode)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(header=HEADERS, content=st.binary(max_size=60) | LINES)
 def test_no_file_ends_in_a_traceback(header, content, tmp_path):
     for path, read in parsers(tmp_path):
@@ -394,7 +398,9 @@ def test_no_file_ends_in_a_traceback(header, content, tmp_path):
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r\n"), min_size=1)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(texts=st.lists(TEXTS.filter(str.strip), min_size=1, max_size=4))
 def test_any_text_survives_the_round_trip(texts, tmp_path):
     bert, gpt2, glue, t5, lstm = map(load_script, ("bert_finetune", "gpt2_finetune", "glue_mrpc", *TRANSLATORS))
