@@ -170,3 +170,19 @@ def test_full_disk_ends_in_one_line_and_leaves_the_earlier_result(name, whole_ru
         assert stderr.splitlines()[-1].startswith("error: cannot write ")
         assert "Traceback" not in stderr
         assert same(results(name, folder), expected)
+
+
+@pytest.mark.parametrize("name", ["bert_finetune", "t5_translator"])
+def test_a_checkpoint_that_is_being_removed_is_no_checkpoint(name, tmp_path, monkeypatch):
+    script, checkpoint = load_script(name), tmp_path / "checkpoint-3"
+    checkpoint.mkdir()
+    (checkpoint / "trainer_state.json").write_text("{}\n")
+    assert script.checkpoints(tmp_path) == [checkpoint]
+
+    def killed(folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        script.report({"train_loss": 1.0}, tmp_path, "model", True)
+    assert checkpoint.is_dir() and script.checkpoints(tmp_path) == []
