@@ -3,14 +3,14 @@
 # dependencies = [
 #     "accelerate>=1.10",
 #     "huggingface_hub>=1.0",
-#     "matplotlib>=3.9",
-#     "numpy>=2.0",
-#     "pandas[parquet]>=2.2",
-#     "safetensors>=0.5",
+#     "matplotlib>=3.10",
+#     "numpy>=2.1",
+#     "pandas[parquet]>=2.3",
+#     "safetensors>=0.6",
 #     "scikit-learn>=1.6",
 #     "torch>=2.11",
 #     "tqdm>=4.66",
-#     "transformers>=5.0",
+#     "transformers>=5.10",
 # ]
 # ///
 """Fine-tune BERT for sequence classification, on the built-in sentiment sample or on your own labelled texts.
@@ -265,7 +265,7 @@ def read_table(path: str, column_names: list[str] | None) -> pd.DataFrame:
             table = pd.read_json(path, **lines)
         else:
             table = pd.read_parquet(path)
-    except (OSError, TypeError, ValueError) as error:  # TypeError: JSON, but not an object in every line
+    except (AttributeError, OSError, TypeError, ValueError) as error:  # the first and third: JSON lines of no objects
         fail(f"cannot read {path} as .csv, .tsv, .json, .jsonl or else .parquet: {error}")
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus fields of every row for an index
         fail(f"{path}: the rows have more fields than the columns {list(table.columns)}")

@@ -3,11 +3,11 @@
 # dependencies = [
 #     "datasets>=4.0",
 #     "huggingface_hub>=1.0",
-#     "matplotlib>=3.9",
-#     "numpy>=2.0",
+#     "matplotlib>=3.10",
+#     "numpy>=2.1",
 #     "torch>=2.11",
 #     "tqdm>=4.66",
-#     "transformers>=5.0",
+#     "transformers>=5.10",
 # ]
 # ///
 """Prepare GLUE MRPC for BERT: load pairs of sentences, tokenize them, pad them batch by batch, save the tensors.

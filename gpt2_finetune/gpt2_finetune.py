@@ -3,12 +3,12 @@
 # dependencies = [
 #     "accelerate>=1.10",
 #     "huggingface_hub>=1.0",
-#     "matplotlib>=3.9",
-#     "numpy>=2.0",
+#     "matplotlib>=3.10",
+#     "numpy>=2.1",
 #     "safetensors>=0.6",
 #     "torch>=2.11",
 #     "tqdm>=4.66",
-#     "transformers>=5.0",
+#     "transformers>=5.10",
 # ]
 # ///
 """Fine-tune GPT-2 or another causal language model, on the built-in sample paragraphs or on your own text.

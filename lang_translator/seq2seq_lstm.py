@@ -1,9 +1,9 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
-#     "keras>=3.10",
-#     "matplotlib>=3.9",
-#     "numpy>=2.0",
+#     "keras>=3.12",
+#     "matplotlib>=3.10",
+#     "numpy>=2.1",
 #     "sacrebleu>=2.5",
 #     "tensorflow>=2.20",
 #     "tokenizers>=0.21",
@@ -312,23 +312,25 @@ def build_model(sizes: list[int], embedding_dim: int, hidden_size: int, dropout:
         memory, *states = layers.Bidirectional(layers.LSTM(hidden_size // 2, **lstm))(words, mask=mask)
         state = [layers.Concatenate()(states[index::2]) for index in (0, 1)]  # forward and backward h, then c
         memory = keras.ops.where(keras.ops.expand_dims(mask, -1), memory, 0)  # (batch, source length, hidden)
+        seen = [memory, mask]  # what the decoder looks at while it writes
     else:  # reading backwards brings the first words close to where they are needed (Sutskever et al., section 3.3)
-        memory, *state = layers.LSTM(hidden_size, go_backwards=True, return_state=True)(words, mask=mask)
-    encoder = keras.Model(source, [memory, *state], name="encoder")
+        _, *state = layers.LSTM(hidden_size, go_backwards=True, return_state=True)(words, mask=mask)
+        seen = []
+    encoder = keras.Model(source, [*state, *seen], name="encoder")
 
-    given = [keras.Input(tensor.shape[1:]) for tensor in (memory, *state)]
+    given = [keras.Input(tensor.shape[1:], dtype=tensor.dtype) for tensor in (*state, *seen)]
     words = layers.Dropout(dropout)(layers.Embedding(sizes[1], embedding_dim)(target))
-    output, *state = layers.LSTM(hidden_size, **lstm)(words, initial_state=given[1:])
+    output, *state = layers.LSTM(hidden_size, **lstm)(words, initial_state=given[:2])
     alignment = []
     if attention:
         query = layers.Dense(hidden_size, use_bias=False)(output) * hidden_size**-0.5  # "general" score, equation 8
-        context, *alignment = layers.Attention()([query, given[0]], mask=[None, mask], return_attention_scores=True)
+        context, *alignment = layers.Attention()([query, given[2]], mask=[None, given[3]], return_attention_scores=True)
         both = layers.Concatenate()([context, output])  # (batch, target length, 2 * hidden)
         output = layers.Dense(hidden_size, "tanh", use_bias=False)(both)  # equation 5
     outputs = [layers.Dropout(dropout)(output), *state, *alignment]
-    decoder = keras.Model([source, *given, target], outputs, name="decoder")
+    decoder = keras.Model([*given, target], outputs, name="decoder")
 
-    output = decoder([source, *encoder(source), target])[0]
+    output = decoder([*encoder(source), target])[0]
     return keras.Model([source, target], layers.Dense(sizes[1], name="projection")(output))
 
 
@@ -367,7 +369,7 @@ def compile_pass(model: keras.Model, optimizer: keras.Optimizer | None = None, s
         real = target[:, 1:] != PAD  # the projection is the largest product: padding does not enter it
         tokens = context.all_reduce("sum", tf.math.count_nonzero(real, dtype=tf.float32))  # of all devices
         with tf.GradientTape() as tape:
-            output = decoder([source, *encoder(source, training=training), target[:, :-1]], training=training)[0]
+            output = decoder([*encoder(source, training=training), target[:, :-1]], training=training)[0]
             logits = tf.cast(projection(output[real]), tf.float32)  # (tokens, target vocabulary)
             loss = tf.reduce_sum(cross_entropy(logits, target[:, 1:][real], smoothing)) / tokens
             share = loss / devices  # the optimizer adds up what the devices' sums of gradients are
@@ -448,14 +450,15 @@ def compile_search(model: keras.Model, num_beams: int) -> Callable:
     @tf.function(input_signature=[IDS])
     def search(source: tf.Tensor) -> tf.Tensor:
         batch = tf.shape(source)[0]
-        source, memory, *state = (tf.repeat(tensor, num_beams, axis=0) for tensor in (source, *encoder(source)))
+        source, *given = (tf.repeat(tensor, num_beams, axis=0) for tensor in (source, *encoder(source)))
+        state, seen = given[:2], given[2:]
         limit = 2 * tf.math.count_nonzero(source, axis=1, dtype=tf.int32)  # each sentence's own, whatever its batch
         first = tf.range(batch)[:, None] * num_beams  # (batch, 1): where the beams of a sentence begin
         scores = tf.repeat([[0.0] + [-1e9] * (num_beams - 1)], batch, axis=0)  # (batch, beams)
         tokens, finished = tf.fill([batch * num_beams, 1], SOS), tf.fill([batch * num_beams], False)
         while not tf.reduce_all(finished):
             tf.autograph.experimental.set_loop_options(shape_invariants=[(tokens, IDS.shape)])
-            output, *state = decoder([source, memory, *state, tokens[:, -1:]])[:3]
+            output, *state = decoder([*state, *seen, tokens[:, -1:]])[:3]
             logits = tf.cast(projection(output[:, 0]), tf.float32) + never  # (batch * beams, target vocabulary)
             totals = tf.reshape(scores, [-1, 1]) + tf.where(finished[:, None], only_padding, tf.nn.log_softmax(logits))
             scores, chosen = tf.math.top_k(tf.reshape(totals, [batch, -1]), num_beams)  # (batch, beams) each
@@ -510,7 +513,7 @@ def draw_alignment(translator: Translator, text: str, path: Path) -> None:
     encoder, decoder, _ = parts(translator.model)
     source, target = translator.source.encode(text), translator.target.encode(translate(translator, [text])[0])
     ids = tf.constant([source.ids])
-    weights = decoder([ids, *encoder(ids), tf.constant([target.ids[:-1]])])[3]  # (1, target length - 1, source length)
+    weights = decoder([*encoder(ids), tf.constant([target.ids[:-1]])])[3]  # (1, target length - 1, source length)
     axes = Figure(figsize=(6, 5), layout="constrained").subplots()
     axes.imshow(tf.cast(weights[0], tf.float32), cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(source)), source.tokens, rotation=60, ha="right")

@@ -3,12 +3,12 @@
 # dependencies = [
 #     "accelerate>=1.10",
 #     "huggingface_hub>=1.0",
-#     "matplotlib>=3.9",
+#     "matplotlib>=3.10",
 #     "sacrebleu>=2.5",
 #     "safetensors>=0.6",
 #     "torch>=2.11",
 #     "tqdm>=4.66",
-#     "transformers>=5.0",
+#     "transformers>=5.10",
 # ]
 # ///
 """Translate with T5: a sentence, a file of any size or a pipe; fine-tune it on your own pairs of sentences.
@@ -305,20 +305,21 @@ def greedy(model: T5ForConditionalGeneration, batch: dict[str, torch.Tensor], ma
 
     They are those of `model.generate`, but a sentence that has ended leaves the batch and the caches at once.
     """
-    mask, cache = batch["attention_mask"], {"use_cache": True, "past_key_values": None}  # (batch, source)
+    mask = batch["attention_mask"]  # (batch, source)
+    caches = (transformers.DynamicCache(config=model.decoder.config) for _ in range(2))  # self- and cross-attention
+    cache = transformers.EncoderDecoderCache(*caches)
     source = model.encoder(**batch).last_hidden_state  # (batch, source, d_model)
     output = mask.new_zeros(len(mask), max_new_tokens)
     rows, tokens = torch.arange(len(mask), device=mask.device), output[:, :1]  # (left,), (left, 1)
     for step in range(max_new_tokens):
-        outputs = model(encoder_outputs=(source,), attention_mask=mask, decoder_input_ids=tokens, **cache)
-        cache["past_key_values"] = outputs.past_key_values
+        outputs = model(None, mask, tokens, None, (source,), cache)  # by position: releases name the cache differently
         tokens = outputs.logits[:, -1].max(-1, keepdim=True).indices  # on a CPU argmax takes several times as long
         output[rows, step] = tokens[:, 0]
         left = (tokens[:, 0] != model.config.eos_token_id).nonzero()[:, 0]
         if len(left) == 0:
             break
         if len(left) < len(rows):
-            outputs.past_key_values.batch_select_indices(left)
+            cache.batch_select_indices(left)
             source, mask, rows, tokens = source[left], mask[left], rows[left], tokens[left]
     return output
 

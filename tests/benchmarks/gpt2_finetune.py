@@ -1,7 +1,9 @@
 """gpt2_finetune.py against `Trainer` in float32 and against a hand-written loop, and its memory for texts of any size.
 
-    python tests/benchmarks/gpt2_finetune.py --text input.txt       # speed, GPT-2 124M shape, 4 x 256 tokens a step
+    python tests/benchmarks/gpt2_finetune.py                        # speed, GPT-2 124M shape, 4 x 256 tokens a step
     python tests/benchmarks/gpt2_finetune.py --memory 10 1024       # RssAnon at step 50, texts of 10 and 1,024 MiB
+
+SHOWCASE_DATA names the folder that holds tinyshakespeare/.
 
 Speed: copies of one model with random weights train on the same blocks in the same order, each in a process of its
 own: the script as it is by default, `Trainer` in float32, and a plain PyTorch loop in the script's dtype, without and
@@ -26,6 +28,7 @@ import time
 from pathlib import Path
 
 import torch
+from figures import DATA, print_figures
 from sides import matmul_rate, take_turns
 from torch.utils.data import DataLoader
 from transformers import (
@@ -45,6 +48,7 @@ from make_char_checkpoint import make_char_checkpoint  # noqa: E402
 
 import gpt2_finetune as script  # noqa: E402
 
+TEXT = DATA / "tinyshakespeare" / "input.txt"
 OURS, FP32 = "gpt2_finetune.py", "Trainer, float32"
 LOOP, TUNED_LOOP = "hand-written loop, same dtype", "hand-written loop, same dtype, keep_freed_memory"
 
@@ -84,9 +88,9 @@ class Loop:
 
 def build(side: str, options, folder: str):
     """Return what trains: an object with `train`, `model`, `args` and `clock`; and the blocks it is judged on."""
-    text = Path(options.text).read_text(encoding="utf-8")
+    text = TEXT.read_text(encoding="utf-8")
     tokenizer = GPT2Tokenizer().train_new_from_iterator([text], vocab_size=5000, show_progress=False)
-    dataset = script.TextDataset(options.text, tokenizer, options.block_size, folder)
+    dataset = script.TextDataset(str(TEXT), tokenizer, options.block_size, folder)
     training, validation = dataset.part(0, 90), dataset.part(90, 100)
     set_seed(0)
     model = GPT2LMHeadModel(GPT2Config())
@@ -151,6 +155,7 @@ def compare_speed(options) -> None:
     for name in (FP32, LOOP, TUNED_LOOP):
         ratio = statistics.median(ours / other for ours, other in zip(speeds[OURS], speeds[name], strict=True))
         print(f"{OURS} is {ratio:.2f} times as fast as: {name}")
+    print_figures({name: statistics.median(found) for name, found in speeds.items()})
 
 
 class Probe(TrainerCallback):
@@ -208,7 +213,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="training steps of each side in a round; at least 2")
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--block_size", type=int, default=256)
-    parser.add_argument("--text", help="UTF-8 text of at least 100 kB, for the speed")
     parser.add_argument("--memory", type=int, nargs="+", metavar="MIB", help="measure memory for texts of these sizes")
     parser.add_argument("--memory_of", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -218,10 +222,8 @@ def main() -> None:
         measure_memory(int(options.memory_of[0]), options.memory_of[1])
     elif options.memory:
         compare_memory(options.memory)
-    elif options.text:
-        compare_speed(options)
     else:
-        parser.error("give --text or --memory")
+        compare_speed(options)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Weak scaling: two processes with twice the work against one, each process in one thread.
 
-    python tests/benchmarks/scaling.py --data ../shared/data --model MINILM      # 2 cores, minutes
+    python tests/benchmarks/scaling.py    # 2 cores, minutes
 
+SHOWCASE_DATA names the folder of data.
 Both runs of a row follow each other; an efficiency of 1 would be twice the throughput.
 """
 
@@ -14,6 +15,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from figures import DATA, minilm
 
 ROOT = Path(__file__).resolve().parents[2]
 THREADS = dict.fromkeys(
@@ -38,7 +41,7 @@ def trained(processes: int, folder: str, script: str, *arguments: str) -> float:
 
 def bert(processes: int, folder: str, options) -> float:
     """Sentences per second, MiniLM-L6 on SST-2, 32 per process and step."""
-    data = ["--train_file", f"{options.data}/sst2/train.tsv", "--column_names", "text", "label"]
+    data = ["--train_file", f"{DATA}/sst2/train.tsv", "--column_names", "text", "label"]
     flags = ["--model_name_or_path", options.model, "--max_steps", "40"]
     return trained(processes, folder, "bert_finetune/bert_finetune.py", *data, *flags)
 
@@ -46,7 +49,7 @@ def bert(processes: int, folder: str, options) -> float:
 def gpt2(processes: int, folder: str, options) -> float:
     """Blocks of 64 characters per second, 0.8 million parameters, 64 per process and step."""
     checkpoint = f"{folder}/checkpoint"
-    text = f"{options.data}/tinyshakespeare/input.txt"
+    text = f"{DATA}/tinyshakespeare/input.txt"
     subprocess.run(
         [sys.executable, str(ROOT / "tests/make_char_checkpoint.py"), "--text", text, "--output_dir", checkpoint],
         check=True,
@@ -63,7 +66,7 @@ def t5(processes: int, folder: str, options) -> float:
     import torch
 
     torch.manual_seed(0)
-    pairs = script.read_pairs(f"{options.data}/multi30k/train.de-en.tsv")[: script.WINDOW_LINES * processes]
+    pairs = script.read_pairs(f"{DATA}/multi30k/train.de-en.tsv")[: script.WINDOW_LINES * processes]
     arguments = script.ScriptArguments(source_lang="German", target_lang="English")
     tokenizer, _ = script.tiny(pairs, arguments)
     size = {"d_model": 256, "d_ff": 1024, "num_layers": 4, "num_heads": 4}
@@ -79,7 +82,7 @@ def t5(processes: int, folder: str, options) -> float:
 
 def lstm(processes: int, folder: str, options) -> float:
     """Pairs per second of the second epoch, with attention, 64 pairs per worker and step."""
-    rows = Path(options.data, "multi30k", "train.de-en.tsv").read_text(encoding="utf-8").splitlines(True)
+    rows = Path(DATA, "multi30k", "train.de-en.tsv").read_text(encoding="utf-8").splitlines(True)
     Path(folder, "train.tsv").write_text("".join(rows[: 1920 * processes]), encoding="utf-8")
     Path(folder, "validation.tsv").write_text("".join(rows[:16]), encoding="utf-8")
     files = ["--train_file", f"{folder}/train.tsv", "--validation_file", f"{folder}/validation.tsv", "--do_train"]
@@ -104,8 +107,7 @@ def lstm(processes: int, folder: str, options) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--model", required=True, help="folder of a pretrained BERT")
+    parser.add_argument("--model", default=minilm(), help="folder of a pretrained BERT")
     parser.add_argument("--only", nargs="+", choices=["bert", "gpt2", "t5", "lstm"])
     options = parser.parse_args()
     for row in (bert, gpt2, t5, lstm):

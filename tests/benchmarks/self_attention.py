@@ -18,6 +18,8 @@ import sys
 import time
 from pathlib import Path
 
+from figures import print_figures
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "self_attention"))
 PEAK_MEMORY = """
 import resource, sys, time
@@ -69,6 +71,12 @@ def measure(options: argparse.Namespace) -> None:
     quarter = len(ratios) // 4
     print(f"   ratio: PyTorch / NumPy, median {statistics.median(ratios):.3f}", end=", ")
     print(f"middle half {ratios[quarter]:.3f} to {ratios[-1 - quarter]:.3f}; largest difference {difference:.1e}")
+    print_figures(
+        {
+            name: 1e3 * statistics.median(times)
+            for name, times in zip(("NumPy", "PyTorch"), zip(*rounds, strict=True), strict=True)
+        }
+    )
 
 
 def main() -> None:

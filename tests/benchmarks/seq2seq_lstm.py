@@ -1,9 +1,10 @@
 """seq2seq_lstm.py against PyTorch's nn.LSTM in training, and against a `predict` call per token in decoding.
 
-    python tests/benchmarks/seq2seq_lstm.py --data ../shared/data/multi30k                    # speed, minutes
-    python tests/benchmarks/seq2seq_lstm.py --data ../shared/data/multi30k --attention
-    python tests/benchmarks/seq2seq_lstm.py --data ../shared/data/multi30k --cpu_time         # on a busy machine
+    python tests/benchmarks/seq2seq_lstm.py --attention    # minutes
+    python tests/benchmarks/seq2seq_lstm.py --batch_size 128    # any flag of the script
+    python tests/benchmarks/seq2seq_lstm.py --cpu_time     # on a busy machine
 
+SHOWCASE_DATA names the folder that holds multi30k/.
 Every side runs in a process of its own, in turn and `--rounds` times; the best round counts, because a busy machine
 only ever makes a round slower. `--cpu_time` gives each side one thread and counts seconds of processor time.
 Training: the same pairs, vocabularies, sizes, dropout, clipping and Adam; PyTorch in float32, once with the script's
@@ -22,6 +23,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np  # noqa: E402
+from figures import DATA, print_figures  # noqa: E402
 
 CLOCK = time.process_time if "--cpu_time" in sys.argv else time.perf_counter
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
@@ -33,7 +35,7 @@ def prepare(options) -> None:
     import keras
     import seq2seq_lstm as script
 
-    args = script.parse_arguments(["--train_file", f"{options.data}/train.de-en.tsv", *options.flags])
+    args = script.parse_arguments(["--train_file", str(DATA / "multi30k" / "train.de-en.tsv"), *options.flags])
     keras.utils.set_random_seed(args.seed)
     pairs = script.read_pairs(args.train_file)
     translator = script.new_translator(args, pairs)
@@ -134,7 +136,7 @@ def decode_script(options) -> float:
     args = script.parse_arguments(["--train_file", "x", *options.flags])
     keras.config.set_dtype_policy("mixed_bfloat16" if args.bf16 else "float32")
     translator = script.load_translator(Path(options.folder, "trained"))
-    sources = [source for source, _ in script.read_pairs(f"{options.data}/val.de-en.tsv")][:1000]
+    sources = [source for source, _ in script.read_pairs(str(DATA / "multi30k" / "val.de-en.tsv"))][:1000]
     script.translate(translator, sources[:10])
     start = CLOCK()
     script.translate(translator, sources)
@@ -147,15 +149,16 @@ def decode_predict(options) -> float:
 
     translator = script.load_translator(Path(options.folder, "trained"))
     encoder, decoder, projection = script.parts(translator.model)
-    sources = [source for source, _ in script.read_pairs(f"{options.data}/val.de-en.tsv")][:4]
+    sources = [source for source, _ in script.read_pairs(str(DATA / "multi30k" / "val.de-en.tsv"))][:4]
     for number, encoding in enumerate(script.encode(translator.source, sources)):
         if number == 1:  # the first sentence compiles
             start = CLOCK()
         source = np.array([encoding.ids])
-        memory, *state = encoder.predict(source, verbose=0)
+        state = encoder.predict(source, verbose=0)
+        state, seen = state[:2], state[2:]
         tokens = [script.SOS]
         while tokens[-1] != script.EOS and len(tokens) <= 2 * len(encoding.ids):
-            output, *state = decoder.predict([source, memory, *state, np.array([tokens[-1:]])], verbose=0)[:3]
+            output, *state = decoder.predict([*state, *seen, np.array([tokens[-1:]])], verbose=0)[:3]
             tokens.append(int(np.argmax(projection(output[:, 0])[0])))
     return (len(sources) - 1) / (CLOCK() - start)
 
@@ -172,7 +175,6 @@ SIDES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True)
     parser.add_argument("--batches", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--cpu_time", action="store_true")
@@ -191,6 +193,7 @@ def main() -> None:
                 done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
                 best[side] = max(best[side], float(done.stdout.split()[-1]))
                 print(f"{SIDES[side][1]:50} {best[side]:8.1f} per second", flush=True)
+    print_figures(best)
     for ours, other in (("script", "torch_sorted"), ("script", "torch_usual"), ("search", "predict")):
         print(f"{SIDES[ours][1]} / {SIDES[other][1]}: {best[ours] / best[other]:.2f}")
 

@@ -9,7 +9,6 @@ all contenders one after the other, so that a busy machine slows all of them: tr
 
 import argparse
 import contextlib
-import json
 import os
 import statistics
 import sys
@@ -18,6 +17,7 @@ import time
 from pathlib import Path
 
 import torch
+from figures import DATA, print_figures
 from sacrebleu.metrics import BLEU
 from transformers import T5Config, T5ForConditionalGeneration, T5Tokenizer, logging, set_seed
 
@@ -32,7 +32,7 @@ TRAINED = {"d_model": 256, "d_ff": 1024, "num_layers": 3, "num_heads": 4, "dropo
 
 def pairs(split: str) -> list[list[str]]:
     """English and German sentences of a split of Multi30k."""
-    path = Path(os.environ["SHOWCASE_DATA"], "multi30k", f"{split}.de-en.tsv")
+    path = DATA / "multi30k" / f"{split}.de-en.tsv"
     return [[english, german] for german, english in t5.read_pairs(str(path))]
 
 
@@ -189,7 +189,7 @@ def main() -> None:
     for name, value in figures.items():
         ratio = f"  {value / next(iter(figures.values())):6.1f}x" if options.part == "speed" else ""
         print(f"{name:42} {value:8.2f}{ratio}")
-    print(json.dumps(figures))
+    print_figures(figures)
 
 
 if __name__ == "__main__":
