@@ -2,14 +2,14 @@
 # requires-python = ">=3.11"
 # dependencies = [
 #     "accelerate>=1.10",
-#     "huggingface_hub>=1.0",
+#     "huggingface_hub>=1.5",
 #     "matplotlib>=3.10",
 #     "numpy>=2.1",
 #     "pandas[parquet]>=2.3",
 #     "safetensors>=0.6",
 #     "scikit-learn>=1.6",
 #     "torch>=2.11",
-#     "tqdm>=4.66",
+#     "tqdm>=4.67",
 #     "transformers>=5.10",
 # ]
 # ///

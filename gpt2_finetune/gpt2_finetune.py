@@ -2,12 +2,12 @@
 # requires-python = ">=3.11"
 # dependencies = [
 #     "accelerate>=1.10",
-#     "huggingface_hub>=1.0",
+#     "huggingface_hub>=1.5",
 #     "matplotlib>=3.10",
 #     "numpy>=2.1",
 #     "safetensors>=0.6",
 #     "torch>=2.11",
-#     "tqdm>=4.66",
+#     "tqdm>=4.67",
 #     "transformers>=5.10",
 # ]
 # ///

@@ -6,8 +6,8 @@
 #     "numpy>=2.1",
 #     "sacrebleu>=2.5",
 #     "tensorflow>=2.20",
-#     "tokenizers>=0.21",
-#     "tqdm>=4.66",
+#     "tokenizers>=0.22",
+#     "tqdm>=4.67",
 # ]
 # ///
 """Translate with an LSTM encoder and an LSTM decoder in TensorFlow/Keras, with attention if you like.
