@@ -133,7 +133,6 @@ class ScriptArguments:
     label_column: str = field(default="label", metadata={"help": "Column with the label: any string or number."})
     max_seq_length: int = field(default=128, metadata={"help": "Longer texts are cut to so many tokens."})
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on the first rows only."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Evaluate on the first rows only."})
 
 
 @dataclass
@@ -246,7 +245,7 @@ def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArgumen
         fail(f"{error}: see --help")
     if not any(flag.startswith("--do_") for flag in argv):  # --eval_strategy sets do_eval
         training_args.do_eval = False
-    check_positive(args, "max_seq_length", "max_train_samples", "max_eval_samples")
+    check_positive(args, "max_seq_length", "max_train_samples")
     check_training_arguments(training_args)
     return args, training_args
 
@@ -294,7 +293,6 @@ def load_splits(args: ScriptArguments, training_args: FineTuningArguments) -> Sp
     """
     files = {"train": args.train_file, "evaluation": args.validation_file, "test": args.test_file}
     steps = {"train": training_args.do_train, "evaluation": training_args.do_eval, "test": training_args.do_predict}
-    limits = {"train": args.max_train_samples, "evaluation": args.max_eval_samples, "test": None}
     own_data, splits = any(files.values()), {}
     for name, path in files.items():
         needed = steps[name] if any(steps.values()) else path or name == "train" or not own_data
@@ -303,7 +301,7 @@ def load_splits(args: ScriptArguments, training_args: FineTuningArguments) -> Sp
         if needed:
             sample = pd.DataFrame(SAMPLE_SPLITS.get(name, SAMPLE_SPLITS["evaluation"]), columns=["text", "label"])
             table = load_split(path, args, labelled=name != "test") if path else sample
-            splits[name] = table.head(limits[name])
+            splits[name] = table.head(args.max_train_samples) if name == "train" else table
     return splits
 
 

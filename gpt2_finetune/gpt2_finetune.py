@@ -241,11 +241,9 @@ def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArgumen
         fast = {"max_steps": 400, "learning_rate": 5e-3, "per_device_train_batch_size": 8, "save_steps": 0.5}
         parser.set_defaults(**fast, stride=1, bf16=False)
     try:
-        args, training_args, unknown = parser.parse_args_into_dataclasses(argv, True, look_for_args_file=False)
+        args, training_args = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
     except ValueError as error:
-        fail(error)
-    if unknown:
-        fail(f"unknown argument {unknown[0]}: --help lists the flags")
+        fail(f"{error}: see --help")
     if not 0 <= args.validation_split_percentage < 100:
         fail(f"--validation_split_percentage {args.validation_split_percentage}: give a number from 0 to 99")
     check_positive(args, "block_size", "stride", "max_new_tokens", "preprocessing_num_workers")
@@ -543,9 +541,7 @@ def main(argv: list[str] | None = None) -> None:
         with training_args.main_process_first():  # of every node; the others find its cache
             datasets = load_datasets(files, tokenizer, model, args)
     trainer, output_dir = build_trainer(model, tokenizer, datasets, training_args), Path(training_args.output_dir)
-    print(
-        f"{model.num_parameters():,} parameters on {training_args.device}, {'bf16' if training_args.bf16 else 'fp32'}"
-    )
+    print(f"{model.num_parameters():,} parameters on {training_args.device} in", ("fp32", "bf16")[training_args.bf16])
     texts, metrics = {}, {}
     if training_args.do_predict:
         title = "Before training" if training_args.do_train else "Continuation"

@@ -200,7 +200,7 @@ def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArgumen
     try:
         args, training_args = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
     except ValueError as error:
-        fail(error)
+        fail(f"{error}: see --help")
     check_positive(args, "num_beams", "batch_tokens", "max_new_tokens")
     if training_args.do_train:
         check_training_arguments(training_args)
