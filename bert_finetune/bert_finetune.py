@@ -28,6 +28,7 @@ import re
 import shutil
 import sys
 import tempfile
+from argparse import RawDescriptionHelpFormatter
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -39,7 +40,7 @@ import pandas as pd
 import torch
 import transformers
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, StrictDataclassError
 from matplotlib.figure import Figure
 from safetensors import SafetensorError
 from sklearn.metrics import ConfusionMatrixDisplay, accuracy_score, classification_report, f1_score
@@ -99,7 +100,7 @@ SAMPLE_SPLITS = {
         ("An excellent hotel, I happily recommend it.", "positive"),
         ("An awful hotel, a waste of money.", "negative"),
     ],
-    "evaluation": [
+    "validation": [
         ("A superb concert, I enjoyed every song.", "positive"),
         ("A horrible concert, I hated every song.", "negative"),
         ("The waiter was kind and the meal was delicious.", "positive"),
@@ -114,7 +115,7 @@ SAMPLE_SPLITS = {
         ("A terrible trip, noisy and a waste of money.", "negative"),
     ],
 }
-Splits = dict[str, pd.DataFrame]  # "train", "evaluation", "test": columns text, text_pair, label
+Splits = dict[str, pd.DataFrame]  # "train", "validation", "test": columns text, text_pair, label
 CHECKPOINT_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
 
 
@@ -224,16 +225,15 @@ def keep_freed_memory() -> None:
 
 def machine_defaults() -> dict[str, bool]:
     """Return the `TrainingArguments` that depend on the machine: bfloat16 where the hardware computes in it."""
-    gpu = torch.accelerator.is_available()
-    bf16 = not gpu and torch.cpu.get_capabilities().get("avx512_bf16", False)
-    bf16 = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else bf16
+    gpu, cpu = torch.accelerator.is_available(), torch.cpu.get_capabilities()
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if gpu else cpu.get("avx512_bf16", False)
     return {"bf16": bf16, "use_cpu": not gpu, "dataloader_pin_memory": gpu, "disable_tqdm": not sys.stderr.isatty()}
 
 
 def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArguments]:
     """Parse the command line; bad usage ends in one line."""
-    flags = (ScriptArguments, FineTuningArguments)
-    parser = transformers.HfArgumentParser(flags, description=__doc__, allow_abbrev=False)
+    options = {"description": __doc__, "allow_abbrev": False, "formatter_class": RawDescriptionHelpFormatter}
+    parser = transformers.HfArgumentParser((ScriptArguments, FineTuningArguments), **options)
     parser.error = fail
     parser.set_defaults(**machine_defaults())
     if "--smoke" in argv:
@@ -265,7 +265,9 @@ def read_table(path: str, column_names: list[str] | None) -> pd.DataFrame:
         else:
             table = pd.read_parquet(path)
     except (AttributeError, OSError, TypeError, ValueError) as error:  # the first and third: JSON lines of no objects
-        fail(f"cannot read {path} as .csv, .tsv, .json, .jsonl or else .parquet: {error}")
+        fail(f"cannot read {path} as .csv, .tsv, .json, .jsonl (UTF-8) or else .parquet: {error}")
+    if len(table.columns) == 1 and ";" in str(table.columns[0]):
+        fail(f"{path}: semicolons between the columns {table.columns[0]}: save it with commas, or with tabs as .tsv")
     if not isinstance(table.index, pd.RangeIndex):  # pandas takes surplus fields of every row for an index
         fail(f"{path}: the rows have more fields than the columns {list(table.columns)}")
     return table
@@ -282,24 +284,25 @@ def load_split(path: str, args: ScriptArguments, labelled: bool) -> pd.DataFrame
             fail(f"{path}: no column {column!r} among {list(table.columns)}: name it with --{name}_column")
         columns[name] = table[column].astype("string").fillna("")
         if (empty := columns[name].str.strip().eq("").to_numpy()).any():
-            fail(f"{path}, row {empty.argmax() + 1}: column {column!r} is empty: fill it or leave the row out")
+            rows = f"row {empty.argmax() + 1}" + (f" and {more:,} more" if (more := empty.sum() - 1) else "")
+            fail(f"{path}, {rows}: column {column!r} is empty: fill it or leave the row out")
     return pd.DataFrame(columns) if len(table) else fail(f"{path}: no rows")
 
 
 def load_splits(args: ScriptArguments, training_args: FineTuningArguments) -> Splits:
-    """Load `train`, `evaluation` and `test` as far as the run needs them: own files, or without any the sample.
+    """Load `train`, `validation` and `test` as far as the run needs them: own files, or without any the sample.
 
     `--do_train`, `--do_eval` and `--do_predict` choose what is needed; without them it is all that there is.
     """
-    files = {"train": args.train_file, "evaluation": args.validation_file, "test": args.test_file}
-    steps = {"train": training_args.do_train, "evaluation": training_args.do_eval, "test": training_args.do_predict}
+    files = {name: getattr(args, f"{name}_file") for name in ("train", "validation", "test")}
+    steps = {"train": training_args.do_train, "validation": training_args.do_eval, "test": training_args.do_predict}
     own_data, splits = any(files.values()), {}
     for name, path in files.items():
         needed = steps[name] if any(steps.values()) else path or name == "train" or not own_data
         if needed and own_data and not path:
-            fail(f"no {name} file: give one, or choose the steps with --do_train, --do_eval and --do_predict")
+            fail(f"no {name} file: give --{name}_file, or choose the steps with --do_train, --do_eval, --do_predict")
         if needed:
-            sample = pd.DataFrame(SAMPLE_SPLITS.get(name, SAMPLE_SPLITS["evaluation"]), columns=["text", "label"])
+            sample = pd.DataFrame(SAMPLE_SPLITS.get(name, SAMPLE_SPLITS["validation"]), columns=["text", "label"])
             table = load_split(path, args, labelled=name != "test") if path else sample
             splits[name] = table.head(args.max_train_samples) if name == "train" else table
     return splits
@@ -363,13 +366,15 @@ def set_classes(config: BertConfig, splits: Splits, args: ScriptArguments) -> No
     if "train" in splits:
         counts = splits["train"]["label"].value_counts()
         if len(counts) < 2:
-            fail(f"{args.train_file}: every row has the label {counts.index[0]!r}: at least two classes are needed")
+            fail(
+                f"{args.train_file or 'sample'}: every row has the label {counts.index[0]!r}: give at least two classes"
+            )
         if counts.max() > 2 * counts.min():
-            print("Classes are skewed:", ", ".join(f"{name} {count:,}" for name, count in counts.items()))
+            print("Classes are skewed:", ", ".join(f"{name!r} {count:,}" for name, count in counts.items()))
         if set(config.label2id) != set(counts.index):
             config.id2label = dict(enumerate(sorted(counts.index)))
             config.label2id = {name: i for i, name in config.id2label.items()}
-    for split, path in (("evaluation", args.validation_file), ("test", args.test_file)):
+    for split, path in (("validation", args.validation_file), ("test", args.test_file)):
         if split in splits and (unknown := set(splits[split].get("label", [])) - set(config.label2id)):
             fail(f"{path}: labels {sorted(unknown)} that the model does not learn: it knows {list(config.label2id)}")
 
@@ -405,7 +410,7 @@ def pretrained(splits: Splits, args: ScriptArguments) -> tuple[BertTokenizer, Be
         tokenizer = BertTokenizer.from_pretrained(folder)
         options = {"dtype": torch.float32, "use_safetensors": True, "ignore_mismatched_sizes": True}
         model = BertForSequenceClassification.from_pretrained(folder, config=config, **options)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, TypeError, ValueError, SafetensorError, StrictDataclassError) as error:
         fail(f"cannot load {name}: {error}")
     if not config.vocab_size / 2 < len(tokenizer) <= config.vocab_size:  # a missing vocabulary loads as 5 tokens
         fail(f"{name}: the tokenizer knows {len(tokenizer)} tokens, the model {config.vocab_size}: is a file missing?")
@@ -440,8 +445,10 @@ def accuracy_and_f1(predictions) -> dict[str, float]:
 
 def build_trainer(model, tokenizer, datasets, training_args: FineTuningArguments) -> Trainer:
     """Return the trainer; with evaluation rows it evaluates at every checkpoint and keeps the best."""
-    evaluation = longest_first(datasets["evaluation"]) if "evaluation" in datasets else None
-    if evaluation and training_args.eval_strategy == "no":
+    evaluation = longest_first(datasets["validation"]) if "validation" in datasets else None
+    if evaluation is None:
+        training_args.eval_strategy = "no"
+    elif training_args.eval_strategy == "no":
         training_args.eval_strategy, training_args.eval_steps = training_args.save_strategy, training_args.save_steps
         training_args.load_best_model_at_end = training_args.save_strategy != "no"
     model.accepts_loss_kwargs = False  # its loss is a mean: else the trainer would not divide by steps and processes
@@ -501,14 +508,13 @@ def evaluate(trainer: Trainer, dataset: TextClassificationDataset, texts: pd.Ser
     probabilities, metrics = predict(trainer, dataset, "eval")
     if not trainer.is_world_process_zero():
         return metrics
-    labels, predicted = dataset.labels.numpy(), probabilities.argmax(-1)
-    names = list(trainer.model.config.id2label.values())
-    print(classification_report(labels, predicted, labels=range(len(names)), target_names=names, zero_division=0))
-    for text, row in zip(texts.head(12), probabilities, strict=False):
-        print(f"  {names[row.argmax()]} {row.max():.3f}  {text[:90]}")
+    names = np.array(list(trainer.model.config.id2label.values()))
+    labels, predicted = names[dataset.labels.numpy()], names[probabilities.argmax(-1)]
+    print(classification_report(labels, predicted, labels=names, zero_division=0))
+    for text, name, probability in zip(texts.head(12), predicted, probabilities.max(-1), strict=False):
+        print(f"  {name} {probability:.3f}  {text[:90]}")
     axes = Figure(figsize=(2 + 0.7 * len(names), 2 + 0.7 * len(names)), layout="constrained").subplots()
-    names = {"labels": range(len(names)), "display_labels": names}
-    ConfusionMatrixDisplay.from_predictions(labels, predicted, **names, cmap="Blues", colorbar=False, ax=axes)
+    ConfusionMatrixDisplay.from_predictions(labels, predicted, labels=names, cmap="Blues", colorbar=False, ax=axes)
     picture = Path(trainer.args.output_dir, "confusion_matrix.png")
     write_atomically(picture, lambda path: axes.figure.savefig(path, dpi=120))
     return metrics
@@ -527,7 +533,7 @@ def write_predictions(trainer: Trainer, dataset: TextClassificationDataset, tabl
     return metrics
 
 
-def report(metrics: dict[str, float], output_dir: Path, model: str, trained: bool) -> None:
+def report(metrics: dict[str, float], output_dir: Path, command: str, trained: bool) -> None:
     """Print and write the metrics, name every file and the next command; a finished run needs no checkpoints."""
     results = output_dir / "all_results.json"
     earlier = json.loads(results.read_text()) if results.exists() and not trained else {}
@@ -537,8 +543,7 @@ def report(metrics: dict[str, float], output_dir: Path, model: str, trained: boo
         shutil.rmtree(folder)
     print(*(f"{name:>28} = {metrics[name]:.4g}" for name in sorted(metrics)), sep="\n")
     print("Files:", *sorted(path for path in output_dir.iterdir() if path.is_file()), sep="\n  ")
-    command = f"python {sys.argv[0]} --do_predict --test_file FILE --model_name_or_path"
-    print(f"Next:\n  {command} {output_dir if trained else model}")
+    print(f"Next:\n  python {sys.argv[0]} {command}")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -556,14 +561,15 @@ def main(argv: list[str] | None = None) -> None:
     metrics = {}
     if "train" in splits:
         metrics |= train_and_save(trainer)
-    if "evaluation" in splits:
-        metrics |= evaluate(trainer, datasets["evaluation"], splits["evaluation"]["text"])
+    if "validation" in splits:
+        metrics |= evaluate(trainer, datasets["validation"], splits["validation"]["text"])
     if "test" in splits:
         metrics |= write_predictions(trainer, datasets["test"], splits["test"])
     if trainer.is_world_process_zero():
         if "train" in splits:
             draw_training_curve(trainer.state.log_history, output_dir / "training_curve.png")
-        report(metrics, output_dir, args.model_name_or_path, "train" in splits)
+        model = output_dir if "train" in splits else args.model_name_or_path
+        report(metrics, output_dir, f"--do_predict --test_file FILE --model_name_or_path {model}", "train" in splits)
 
 
 if __name__ == "__main__":

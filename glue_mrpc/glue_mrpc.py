@@ -133,7 +133,7 @@ def check_output_dir(folder: str) -> None:
         fail(f"--output_dir {folder}: {nearest} is no folder that can be written: name another one")
 
 
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line; bad usage ends in one line."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=raw)
@@ -182,7 +182,7 @@ def read_text(path: Path) -> str:
     return text if text.strip() else fail(f"{path}: the file is empty")
 
 
-def read_pairs(path: Path, labelled: bool) -> Dataset:
+def read_tsv(path: Path, labelled: bool) -> Dataset:
     """Read an original or a GLUE file: a header, tabs between the columns, quotes that mean nothing."""
     header, *lines = read_text(path).rstrip("\r\n").replace("\r\n", "\n").split("\n")
     names, rows = header.split("\t"), []
@@ -226,7 +226,7 @@ def load_splits(args: argparse.Namespace) -> DatasetDict:
         fail(f"--data_dir {folder}: no such folder: give the folder that holds the files of MRPC")
     for files in (GLUE_FILES, ORIGINAL_FILES):
         if found := {split: folder / name for split, name in files.items() if (folder / name).exists()}:
-            return DatasetDict({split: read_pairs(path, split != "test") for split, path in found.items()})
+            return DatasetDict({split: read_tsv(path, split != "test") for split, path in found.items()})
     found = {split: [*folder.glob(f"mrpc/{name}"), *folder.glob(name)] for split, name in HUB_FILES.items()}
     found = {split: sorted(map(str, paths)) for split, paths in found.items() if paths}
     if not found:
@@ -413,7 +413,7 @@ def report(results: dict[str, object], splits: DatasetDict, output_dir: Path) ->
 def main(argv: list[str] | None = None) -> None:
     """Load, tokenize, pad and save MRPC as the command line says."""
     start = time.perf_counter()
-    args = parse_arguments(sys.argv[1:] if argv is None else argv)
+    args = parse_arguments(argv)
     splits = load_splits(args)
     tokenizer = tiny_tokenizer(splits) if args.smoke else pretrained_tokenizer(args)
     show_tokens(tokenizer, random.Random(args.seed).choice(next(iter(splits.values()))))

@@ -30,6 +30,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -41,7 +42,7 @@ import torch
 import transformers
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.constants import HF_ASSETS_CACHE
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, StrictDataclassError
 from matplotlib.figure import Figure
 from safetensors import SafetensorError
 from torch.utils.data import Dataset, Sampler, SequentialSampler
@@ -225,16 +226,15 @@ def keep_freed_memory() -> None:
 
 def machine_defaults() -> dict[str, bool]:
     """Return the `TrainingArguments` that depend on the machine: bfloat16 where the hardware computes in it."""
-    gpu = torch.accelerator.is_available()
-    bf16 = not gpu and torch.cpu.get_capabilities().get("avx512_bf16", False)
-    bf16 = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else bf16
+    gpu, cpu = torch.accelerator.is_available(), torch.cpu.get_capabilities()
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if gpu else cpu.get("avx512_bf16", False)
     return {"bf16": bf16, "use_cpu": not gpu, "dataloader_pin_memory": gpu, "disable_tqdm": not sys.stderr.isatty()}
 
 
 def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArguments]:
     """Parse the command line; bad usage ends in one line."""
-    flags = (ScriptArguments, FineTuningArguments)
-    parser = transformers.HfArgumentParser(flags, description=__doc__, allow_abbrev=False)
+    options = {"description": __doc__, "allow_abbrev": False, "formatter_class": RawDescriptionHelpFormatter}
+    parser = transformers.HfArgumentParser((ScriptArguments, FineTuningArguments), **options)
     parser.error = fail
     parser.set_defaults(**machine_defaults())
     if "--smoke" in argv:
@@ -260,15 +260,15 @@ def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArgumen
 
 
 def choose_files(args: ScriptArguments, training_args: FineTuningArguments, folder: str) -> dict[str, str]:
-    """Return the text files of the splits `train` and `evaluation` that the run needs.
+    """Return the text files of the splits `train` and `validation` that the run needs.
 
     Without any file the sample is written to `folder`. Without a validation file both splits share the training file.
     """
-    files = {"train": args.train_file, "evaluation": args.validation_file or args.train_file}
+    files = {"train": args.train_file, "validation": args.validation_file or args.train_file}
     if not any(files.values()):
         files = dict.fromkeys(files, os.path.join(folder, "sample.txt"))
         Path(files["train"]).write_text(SAMPLE_TEXT, encoding="utf-8")
-    wanted = {"train": training_args.do_train, "evaluation": training_args.do_eval}
+    wanted = {"train": training_args.do_train, "validation": training_args.do_eval}
     if wanted["train"] and not files["train"]:
         fail("no train file: give --train_file, or choose the steps with --do_eval and --do_predict")
     return {name: path for name, path in files.items() if wanted[name]}
@@ -383,14 +383,14 @@ class EpochSampler(SequentialSampler):
 
 
 def load_datasets(files: dict[str, str], tokenizer: Tokenizer, model: Model, args) -> dict[str, TextDataset]:
-    """Return the blocks of each split; without a validation file `evaluation` is the end of the training tokens."""
+    """Return the blocks of each split; without a validation file `validation` is the end of the training tokens."""
     most = context_size(model)
     block_size = args.block_size or min(1024, most)
     if not 2 <= block_size <= most:
         fail(f"--block_size {block_size}: {args.model_name_or_path} reads 2 to {most} tokens")
     whole = {path: TextDataset(path, tokenizer, block_size, args.cache_dir) for path in dict.fromkeys(files.values())}
     cut = 100 if args.validation_file else 100 - args.validation_split_percentage
-    parts = {"train": (0, cut, args.stride), "evaluation": (0 if args.validation_file else cut, 100)}
+    parts = {"train": (0, cut, args.stride), "validation": (0 if args.validation_file else cut, 100)}
     datasets = {name: whole[path].part(*parts[name]) for name, path in files.items()}
     for name, dataset in datasets.items():
         tokens = f"{files[name]}: {len(dataset.tokens):,} tokens for {name}"
@@ -402,9 +402,9 @@ def load_datasets(files: dict[str, str], tokenizer: Tokenizer, model: Model, arg
 
 def tiny(files: dict[str, str], args: ScriptArguments) -> tuple[Tokenizer, Model]:
     """Build a tokenizer from the first 2 MiB of text and a GPT-2 of 2 layers with random weights: no download."""
-    torch.set_num_threads(1)  # so small a model gains nothing from more
     if "train" not in files:
         fail("--smoke builds a model to train: leave it out to evaluate or predict with a saved one")
+    torch.set_num_threads(1)  # so small a model gains nothing from more
     pieces = islice(read_pieces(files["train"], "Reading"), 4)
     tokenizer = transformers.GPT2Tokenizer().train_new_from_iterator(pieces, vocab_size=1000, show_progress=False)
     size = {"n_positions": args.block_size or 64, "n_embd": 64, "n_layer": 2, "n_head": 4}
@@ -416,20 +416,20 @@ def tiny(files: dict[str, str], args: ScriptArguments) -> tuple[Tokenizer, Model
 
 def pretrained(args: ScriptArguments) -> tuple[Tokenizer, Model]:
     """Load tokenizer and model of a causal language model, complete and fitting each other."""
-    name, folder = args.model_name_or_path, fetch(args.model_name_or_path)
+    name, options = args.model_name_or_path, {"use_safetensors": True, "output_loading_info": True}
+    folder = fetch(name)
     try:
         if any('"auto_map"' in path.read_text(encoding="utf-8") for path in Path(folder).glob("*config.json")):
             fail(f"{name} wants to run code of its own, which is refused: choose another model")
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-        )
-    except (OSError, ValueError, SafetensorError) as error:
+        model, loading = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
+    except (OSError, TypeError, ValueError, SafetensorError, StrictDataclassError) as error:
         fail(f"cannot load {name}: {error}")
     if loading["missing_keys"] or not getattr(model.config, "is_decoder", True):
         fail(f"{name} is not a whole causal language model, but {type(model).__name__} with parts missing")
-    if not model.config.vocab_size / 2 < len(tokenizer) <= model.config.vocab_size:  # a missing vocabulary loads as few
-        fail(f"{name}: tokenizer of {len(tokenizer)} tokens, model of {model.config.vocab_size}: is a file missing?")
+    vocab_size = model.config.vocab_size
+    if not vocab_size / 2 < len(tokenizer) <= vocab_size:  # without its vocabulary a tokenizer may load with few
+        fail(f"{name}: the tokenizer knows {len(tokenizer)} tokens, the model {vocab_size}: is a file missing?")
     return tokenizer, model
 
 
@@ -444,11 +444,11 @@ class BlockTrainer(Trainer):
 
 def build_trainer(model, tokenizer, datasets: dict[str, TextDataset], training_args: FineTuningArguments) -> Trainer:
     """Return the trainer; with evaluation text it evaluates before training and at every checkpoint."""
-    evaluation = datasets.get("evaluation")
-    if training_args.eval_strategy == "no":
-        training_args.eval_strategy, training_args.eval_steps = training_args.save_strategy, training_args.save_steps
+    evaluation = datasets.get("validation")
     if evaluation is None:
         training_args.eval_strategy = "no"
+    elif training_args.eval_strategy == "no":
+        training_args.eval_strategy, training_args.eval_steps = training_args.save_strategy, training_args.save_steps
     training_args.eval_on_start = evaluation is not None
     model.loss_type = model.loss_type or "ForCausalLM"  # what the library does for None, without its warning
     collator = DataCollatorForLanguageModeling(copy.deepcopy(tokenizer), mlm=False)
@@ -506,27 +506,28 @@ def generate(model: Model, tokenizer: Tokenizer, prompt: str, max_new_tokens: in
     return tokenizer.decode(output[0, input_ids.size(1) :], skip_special_tokens=True)
 
 
-def report(metrics: dict[str, float], texts: dict[str, str], args: ScriptArguments, output_dir: Path) -> None:
-    """Print and write texts and metrics, name every file and the next command; a finished run needs no checkpoints."""
-    results, trained = output_dir / "all_results.json", "train_runtime" in metrics
-    if texts:
-        lines = "\n".join(f"{title}: {args.prompt}{text}\n" for title, text in texts.items())
-        write_atomically(output_dir / "generated.txt", lambda path: path.write_text(lines, encoding="utf-8"))
-        print(lines)
-    if args.smoke and texts and not args.train_file:
-        continued = args.prompt + texts["After training"]
-        metrics["sample_continued_exactly"] = float(continued != args.prompt and continued in SAMPLE_TEXT)
-    if results.exists() and not trained:
-        metrics = {**json.loads(results.read_text()), **metrics}
-    write_atomically(results, lambda path: path.write_text(json.dumps(metrics, indent=2, sort_keys=True)))
+def write_texts(texts: dict[str, str], args: ScriptArguments, output_dir: Path) -> dict[str, float]:
+    """Print and write the texts that continue the prompt; return whether that of the sample is right word for word."""
+    lines = "\n".join(f"{title}: {args.prompt}{text}\n" for title, text in texts.items())
+    write_atomically(output_dir / "generated.txt", lambda path: path.write_text(lines, encoding="utf-8"))
+    print(lines)
+    if not args.smoke or args.train_file:
+        return {}
+    continued = args.prompt + texts["After training"]
+    return {"sample_continued_exactly": float(continued != args.prompt and continued in SAMPLE_TEXT)}
+
+
+def report(metrics: dict[str, float], output_dir: Path, command: str, trained: bool) -> None:
+    """Print and write the metrics, name every file and the next command; a finished run needs no checkpoints."""
+    results = output_dir / "all_results.json"
+    earlier = json.loads(results.read_text()) if results.exists() and not trained else {}
+    write_atomically(results, lambda path: path.write_text(json.dumps(earlier | metrics, indent=2, sort_keys=True)))
     for folder in checkpoints(output_dir) if trained else []:
         Path(folder, "trainer_state.json").unlink()  # first, so that half a checkpoint is never taken for a whole one
         shutil.rmtree(folder)
     print(*(f"{name:>28} = {metrics[name]:.4g}" for name in sorted(metrics)), sep="\n")
     print("Files:", *sorted(path for path in output_dir.iterdir() if path.is_file()), sep="\n  ")
-    model = output_dir if trained else args.model_name_or_path
-    prompt = shlex.quote(args.prompt)
-    print(f"Next:\n  python {sys.argv[0]} --do_predict --prompt {prompt} --model_name_or_path {model}")
+    print(f"Next:\n  python {sys.argv[0]} {command}")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -557,7 +558,11 @@ def main(argv: list[str] | None = None) -> None:
     if trainer.is_world_process_zero():
         if training_args.do_train:
             draw_training_curve(trainer.state.log_history, output_dir / "training_curve.png")
-        report(metrics, texts, args, output_dir)
+        if texts:
+            metrics |= write_texts(texts, args, output_dir)
+        model = output_dir if training_args.do_train else args.model_name_or_path
+        command = f"--do_predict --prompt {shlex.quote(args.prompt)} --model_name_or_path {model}"
+        report(metrics, output_dir, command, training_args.do_train)
 
 
 if __name__ == "__main__":

@@ -51,13 +51,14 @@ numbers:
 import functools
 import json
 import os
+import shlex
 import shutil
 import sys
 import time
 import zipfile
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace, RawDescriptionHelpFormatter
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -105,6 +106,7 @@ SMOKE = {"embedding_dim": 64, "hidden_size": 128, "learning_rate": 5e-3, "max_tr
 SPECIAL_TOKENS = ["<pad>", "<unk>", "<sos>", "<eos>"]
 PAD, UNK, SOS, EOS = range(4)
 IDS = tf.TensorSpec([None, None], tf.int32)  # a padded batch of token ids: (batch, length)
+Pairs = list[tuple[str, str]]  # source and target
 METRICS = {"bleu": BLEU(lowercase=True), "chrf": CHRF(lowercase=True)}
 MODEL_FILE, VOCABULARY_FILE = "model.keras", "vocabulary.json"
 FILE_FLAGS = ["train_file", "validation_file", "test_file", "model_name_or_path", "input_file", "output_file"]
@@ -158,7 +160,7 @@ def choose_devices() -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
 
 
-def parse_arguments(argv: list[str] | None = None) -> Namespace:
+def parse_arguments(argv: list[str] | None) -> Namespace:
     """Parse the command line; bad usage ends in one line. Without a choice of steps, train unless a model is named."""
     parser = ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=RawDescriptionHelpFormatter)
     parser.error = fail
@@ -188,18 +190,21 @@ def parse_arguments(argv: list[str] | None = None) -> Namespace:
     return args
 
 
-def read_lines(path: str) -> list[str]:
-    """Return the lines of a UTF-8 file, without its byte-order mark and with either kind of line end."""
+def read_lines(path: str) -> Iterator[str]:
+    """Yield the lines of a UTF-8 file (`-`: standard input) without their ends; a BOM and CRLF are fine."""
     try:
-        text = Path(path).read_bytes().decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n")
-    except (OSError, UnicodeDecodeError) as error:
-        fail(f"cannot read {path} as UTF-8 text: {error}")
-    return text.removesuffix("\n").split("\n") if text else fail(f"{path} is empty: give one text or pair per line")
+        with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
+            for number, line in enumerate(file, 1):
+                yield line.decode("utf-8" if number > 1 else "utf-8-sig").rstrip("\r\n")
+    except OSError as error:
+        fail(f"cannot read {path}: {error.strerror}")
+    except UnicodeDecodeError as error:
+        fail(f"{path}, line {number}: byte {error.start + 1} is not UTF-8 text: save the file as UTF-8")
 
 
-def read_pairs(path: str) -> list[tuple[str, str]]:
-    """Read SOURCE TAB TARGET per line; quotes are plain characters, further columns are ignored."""
-    rows = [line.split("\t") for line in read_lines(path)]
+def read_pairs(path: str) -> Pairs:
+    """Read SOURCE TAB TARGET per line; quotes are plain characters, further columns (as in Anki's) are ignored."""
+    rows = [line.split("\t") for line in read_lines(path)] or fail(f"{path}: no rows")
     columns = max(2, len(rows[0]))
     for number, row in enumerate(rows, 1):
         if len(row) != columns or not all(text.strip() for text in row[:2]):
@@ -207,12 +212,14 @@ def read_pairs(path: str) -> list[tuple[str, str]]:
     return [(row[0], row[1]) for row in rows]
 
 
-def load_splits(args: Namespace) -> dict[str, list[tuple[str, str]]]:
+def load_splits(args: Namespace) -> dict[str, Pairs]:
     """Return the pairs for `train`, `validation` and `test`, by default from the sample, which is learnt by heart."""
     train = read_pairs(args.train_file)[: args.max_train_samples] if args.train_file else SAMPLE_PAIRS * SAMPLE_ROUNDS
     validation = read_pairs(args.validation_file) if args.validation_file else SAMPLE_PAIRS
     if args.train_file and not args.validation_file:
         validation, train = train[::20], [pair for index, pair in enumerate(train) if index % 20]
+        if not train:
+            fail(f"{args.train_file}: one pair: give more, or --validation_file")
     test = read_pairs(args.test_file) if args.test_file else validation
     return {"train": train, "validation": validation, "test": test}
 
@@ -238,7 +245,7 @@ def train_tokenizer(texts: list[str], vocab_size: int, max_seq_length: int) -> T
 Translator = namedtuple("Translator", "model source target settings")
 
 
-def new_translator(args: Namespace, pairs: list[tuple[str, str]]) -> Translator:
+def new_translator(args: Namespace, pairs: Pairs) -> Translator:
     """Learn both vocabularies from the training pairs and build a model with random weights."""
     sides = [train_tokenizer(texts, args.vocab_size, args.max_seq_length) for texts in zip(*pairs, strict=True)]
     shape = {name: getattr(args, name) for name in ("attention", *MODEL_FLAGS)}
@@ -272,7 +279,7 @@ def encode(tokenizer: Tokenizer, texts: list[str]) -> list[Encoding]:
     return tokenizer.encode_batch([" ".join(text.split()) for text in texts])
 
 
-def encode_pairs(translator: Translator, pairs: list[tuple[str, str]]) -> list[tf.RaggedTensor]:
+def encode_pairs(translator: Translator, pairs: Pairs) -> list[tf.RaggedTensor]:
     """Return source and target ids, int32 (pairs, tokens) each, of the pairs that are short enough."""
     sources, targets = zip(*pairs, strict=True)
     rows = zip(encode(translator.source, sources), encode(translator.target, targets), strict=True)
@@ -418,7 +425,7 @@ def train(translator: Translator, splits: dict, args: Namespace, checkpoint: str
         rng = np.random.default_rng([args.seed, epoch])
         for variable in [variable for variable in model.variables if "seed_generator" in variable.path]:
             variable.assign(rng.integers(2**32, size=2, dtype=np.uint32))
-        loss = run(make_batches(data, args.batch_size, rng), f"epoch {epoch}/{args.num_train_epochs}")
+        loss = run(make_batches(data, args.batch_size, rng), f"Epoch {epoch}/{args.num_train_epochs}")
         record = {"epoch": epoch, "train_loss": loss, "train_runtime": time.perf_counter() - start}
         adam.finalize_variable_values(translator.model.trainable_variables)
         history.append(record | evaluate(translator, splits["validation"], args, "eval"))
@@ -479,7 +486,7 @@ def translate(translator: Translator, texts: list[str], num_beams: int = 1, batc
     for index, encoding in enumerate(encode(translator.source, texts)):
         pieces += [(piece.ids, index) for piece in (encoding, *encoding.overflowing) if len(piece) > 2]
     order = sorted(range(len(pieces)), key=lambda row: len(pieces[row][0]))
-    for start in tqdm(range(0, len(order), batch_size), desc="translating", disable=None, leave=False):
+    for start in tqdm(range(0, len(order), batch_size), desc="Translating", disable=None, leave=False):
         rows = order[start : start + batch_size]
         source = tf.ragged.constant([pieces[row][0] for row in rows], tf.int32).to_tensor()
         output = compile_search(translator.model, num_beams)(source).numpy().tolist()
@@ -489,11 +496,11 @@ def translate(translator: Translator, texts: list[str], num_beams: int = 1, batc
     return translations
 
 
-def evaluate(translator: Translator, pairs: list[tuple[str, str]], args: Namespace, prefix: str) -> dict[str, float]:
+def evaluate(translator: Translator, pairs: Pairs, args: Namespace, prefix: str) -> dict[str, float]:
     """Return loss in nats per token, perplexity, BLEU and chrF (both lower-cased) of a model on pairs."""
     sources, *references = zip(*pairs, strict=True)
     batches = make_batches(encode_pairs(translator, pairs), args.batch_size, np.random.default_rng(0))
-    loss = compile_pass(translator.model)(batches, "measuring the loss")
+    loss = compile_pass(translator.model)(batches, "Measuring the loss")
     translations = translate(translator, sources, args.num_beams, args.batch_size)
     scores = {f"{prefix}_{key}": metric.corpus_score(translations, references).score for key, metric in METRICS.items()}
     return scores | {f"{prefix}_loss": loss, f"{prefix}_perplexity": float(np.exp(loss))}
@@ -503,9 +510,9 @@ def draw_training_curve(history: list[dict], path: Path) -> None:
     """Draw the losses of every epoch."""
     axes, names = Figure(figsize=(6, 4), layout="constrained").subplots(), ["train_loss", "eval_loss"]
     axes.plot(range(1, len(history) + 1), [[record[name] for name in names] for record in history], "o-", label=names)
-    axes.set(xlabel="epoch", ylabel="nats per token")
+    axes.set(xlabel="epoch", ylabel="nats per token", ylim=(0, None))
     axes.legend()
-    write_atomically(path, lambda file: axes.figure.savefig(file, format="png", dpi=100))
+    write_atomically(path, lambda file: axes.figure.savefig(file, dpi=120))
 
 
 def draw_alignment(translator: Translator, text: str, path: Path) -> None:
@@ -518,29 +525,33 @@ def draw_alignment(translator: Translator, text: str, path: Path) -> None:
     axes.imshow(tf.cast(weights[0], tf.float32), cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(source)), source.tokens, rotation=60, ha="right")
     axes.set_yticks(range(len(target) - 1), target.tokens[1:])
-    write_atomically(path, lambda file: axes.figure.savefig(file, format="png", dpi=100))
+    write_atomically(path, lambda file: axes.figure.savefig(file, dpi=120))
 
 
-def predict(translator: Translator, pairs: list[tuple[str, str]], args: Namespace) -> None:
+def predict(translator: Translator, pairs: Pairs, args: Namespace) -> None:
     """Translate --text and --input_file, or without both the sources of the pairs, to --output_file or the screen."""
-    texts = args.text + (read_lines(args.input_file) if args.input_file else [])
-    sources = texts or [source for source, _ in (pairs if args.output_file else pairs[:20])]
+    texts = args.text + list(read_lines(args.input_file or os.devnull))
+    given = args.text or args.input_file
+    sources = texts if given else [source for source, _ in (pairs if args.output_file else pairs[:20])]
     translations = translate(translator, sources, args.num_beams, args.batch_size)
     if args.output_file:
         write_atomically(args.output_file, lambda path: path.write_text("\n".join([*translations, ""]), "utf-8"))
     else:
-        print(*(translations if texts else map("  {} -> {}".format, sources, translations)), sep="\n")
+        print(*(translations if given else map("  {} -> {}".format, sources, translations)), sep="\n")
 
 
-def report(metrics: dict[str, float], output_dir: Path, trained: bool) -> None:
+def report(metrics: dict[str, float], output_dir: Path, command: str, trained: bool) -> None:
     """Print and write the metrics, name every file and the next command; a finished run needs no checkpoints."""
-    write_atomically(output_dir / "all_results.json", lambda path: path.write_text(json.dumps(metrics, indent=1)))
+    results = output_dir / "all_results.json"
+    earlier = json.loads(results.read_text()) if results.exists() and not trained else {}
+    write_atomically(results, lambda path: path.write_text(json.dumps(earlier | metrics, indent=2, sort_keys=True)))
     for folder in output_dir.glob("checkpoint-*") if trained else []:
+        Path(folder, VOCABULARY_FILE).unlink(missing_ok=True)  # first, so that half a checkpoint is never taken for one
         shutil.rmtree(folder)
-    print(*(f"{name:>24} = {value:.4g}" for name, value in metrics.items()), sep="\n")
+    print(*(f"{name:>28} = {metrics[name]:.4g}" for name in sorted(metrics)), sep="\n")
     print("sacrebleu:", *(metric.get_signature() for metric in METRICS.values()))
     print("Files:", *sorted(path for path in output_dir.iterdir() if path.is_file()), sep="\n  ")
-    print(f'Next:\n  python {sys.argv[0]} --model_name_or_path {output_dir} --text "{SAMPLE_PAIRS[0][0]}"')
+    print(f"Next:\n  python {sys.argv[0]} {command}")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -562,7 +573,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.do_predict:
         predict(translator, splits["test"], args)
     if metrics:
-        report(metrics, output_dir, args.do_train)
+        model, text = output_dir if args.do_train else args.model_name_or_path, shlex.quote(splits["test"][0][0])
+        report(metrics, output_dir, f"--model_name_or_path {model} --text {text}", args.do_train)
 
 
 if __name__ == "__main__":

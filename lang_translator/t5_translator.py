@@ -26,9 +26,10 @@ import shutil
 import stat
 import sys
 import tempfile
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
@@ -42,32 +43,34 @@ from sacrebleu.metrics import BLEU, CHRF
 from safetensors import SafetensorError
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
-from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, T5ForConditionalGeneration, T5Tokenizer, Trainer
+from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, T5ForConditionalGeneration, T5Tokenizer, Trainer
 
 SAMPLE_TEXTS = ["The house is wonderful.", "A man in an orange hat is looking at something."]
 SAMPLE_PAIRS = [
-    ["The house is wonderful.", "Das Haus ist wunderbar."],
-    ["The garden behind the house is small.", "Der Garten hinter dem Haus ist klein."],
-    ["I am reading a good book.", "Ich lese ein gutes Buch."],
-    ["She is reading the newspaper.", "Sie liest die Zeitung."],
-    ["Where is the station?", "Wo ist der Bahnhof?"],
-    ["The train leaves at eight o'clock.", "Der Zug fährt um acht Uhr ab."],
-    ["We are drinking coffee in the kitchen.", "Wir trinken Kaffee in der Küche."],
-    ["The children are playing in the snow.", "Die Kinder spielen im Schnee."],
-    ["My brother lives in Berlin.", "Mein Bruder wohnt in Berlin."],
-    ["My sister works in a hospital.", "Meine Schwester arbeitet in einem Krankenhaus."],
-    ["It is raining today.", "Heute regnet es."],
-    ["Tomorrow the sun will shine.", "Morgen scheint die Sonne."],
-    ["The dog is sleeping under the table.", "Der Hund schläft unter dem Tisch."],
-    ["The cat is sitting on the roof.", "Die Katze sitzt auf dem Dach."],
-    ["How much does the bread cost?", "Wie viel kostet das Brot?"],
-    ["I would like a glass of water.", "Ich möchte ein Glas Wasser."],
-    ["He has forgotten his keys.", "Er hat seine Schlüssel vergessen."],
-    ["They are building a new bridge.", "Sie bauen eine neue Brücke."],
-    ["Can you help me, please?", "Können Sie mir bitte helfen?"],
-    ["Good night and sleep well!", "Gute Nacht und schlaf gut!"],
+    ("The house is wonderful.", "Das Haus ist wunderbar."),
+    ("The garden behind the house is small.", "Der Garten hinter dem Haus ist klein."),
+    ("I am reading a good book.", "Ich lese ein gutes Buch."),
+    ("She is reading the newspaper.", "Sie liest die Zeitung."),
+    ("Where is the station?", "Wo ist der Bahnhof?"),
+    ("The train leaves at eight o'clock.", "Der Zug fährt um acht Uhr ab."),
+    ("We are drinking coffee in the kitchen.", "Wir trinken Kaffee in der Küche."),
+    ("The children are playing in the snow.", "Die Kinder spielen im Schnee."),
+    ("My brother lives in Berlin.", "Mein Bruder wohnt in Berlin."),
+    ("My sister works in a hospital.", "Meine Schwester arbeitet in einem Krankenhaus."),
+    ("It is raining today.", "Heute regnet es."),
+    ("Tomorrow the sun will shine.", "Morgen scheint die Sonne."),
+    ("The dog is sleeping under the table.", "Der Hund schläft unter dem Tisch."),
+    ("The cat is sitting on the roof.", "Die Katze sitzt auf dem Dach."),
+    ("How much does the bread cost?", "Wie viel kostet das Brot?"),
+    ("I would like a glass of water.", "Ich möchte ein Glas Wasser."),
+    ("He has forgotten his keys.", "Er hat seine Schlüssel vergessen."),
+    ("They are building a new bridge.", "Sie bauen eine neue Brücke."),
+    ("Can you help me, please?", "Können Sie mir bitte helfen?"),
+    ("Good night and sleep well!", "Gute Nacht und schlaf gut!"),
 ]
 CHECKPOINT_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
+Pairs = list[tuple[str, str]]  # source and target
+METRICS = {"bleu": BLEU(), "chrf": CHRF()}
 MAX_TOKENS = 512  # of a source with its prompt, as in T5's training
 WINDOW_LINES = 4096  # of a file are in memory at a time
 
@@ -95,7 +98,7 @@ class ScriptArguments:
 
 
 @dataclass
-class FineTuningArguments(Seq2SeqTrainingArguments):
+class FineTuningArguments(transformers.Seq2SeqTrainingArguments):
     """Training arguments with defaults for fine-tuning T5; those that depend on the machine are set on parsing."""
 
     output_dir: str = "outputs/t5_translator"
@@ -183,16 +186,15 @@ def keep_freed_memory() -> None:
 
 def machine_defaults() -> dict[str, bool]:
     """Return the `TrainingArguments` that depend on the machine: bfloat16 where the hardware computes in it."""
-    gpu = torch.accelerator.is_available()
-    bf16 = not gpu and torch.cpu.get_capabilities().get("avx512_bf16", False)
-    bf16 = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else bf16
+    gpu, cpu = torch.accelerator.is_available(), torch.cpu.get_capabilities()
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if gpu else cpu.get("avx512_bf16", False)
     return {"bf16": bf16, "use_cpu": not gpu, "dataloader_pin_memory": gpu, "disable_tqdm": not sys.stderr.isatty()}
 
 
 def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArguments]:
     """Parse the command line; bad usage ends in one line."""
-    flags = (ScriptArguments, FineTuningArguments)
-    parser = transformers.HfArgumentParser(flags, description=__doc__, allow_abbrev=False)
+    options = {"description": __doc__, "allow_abbrev": False, "formatter_class": RawDescriptionHelpFormatter}
+    parser = transformers.HfArgumentParser((ScriptArguments, FineTuningArguments), **options)
     parser.error = fail
     parser.set_defaults(**machine_defaults())
     if "--smoke" in argv:
@@ -229,29 +231,32 @@ def read_lines(path: str) -> Iterator[str]:
     except OSError as error:
         fail(f"cannot read {path}: {error.strerror}")
     except UnicodeDecodeError as error:
-        fail(f"{path}, line {number}: byte {error.start + 1} is not UTF-8: convert the file")
+        fail(f"{path}, line {number}: byte {error.start + 1} is not UTF-8 text: save the file as UTF-8")
 
 
-def read_pairs(path: str) -> list[list[str]]:
-    """Read a TSV of source, target and more columns, which are ignored; quotes are plain characters."""
+def read_pairs(path: str) -> Pairs:
+    """Read SOURCE TAB TARGET per line; quotes are plain characters, further columns (as in Anki's) are ignored."""
     rows = [line.split("\t") for line in read_lines(path)] or fail(f"{path}: no rows")
+    columns = max(2, len(rows[0]))
     for number, row in enumerate(rows, 1):
-        if len(row) != max(len(rows[0]), 2) or not row[0].strip() or not row[1].strip():
-            fail(f"{path}, line {number}: found {len(row)} columns: give source TAB target, none empty, as in line 1")
-    return [row[:2] for row in rows]
+        if len(row) != columns or not all(text.strip() for text in row[:2]):
+            fail(f"{path}, line {number}: found {len(row)} columns, {row!s:.60}: give {columns}, SOURCE TAB TARGET")
+    return [(row[0], row[1]) for row in rows]
 
 
-def load_splits(args: ScriptArguments, training_args: FineTuningArguments) -> dict[str, list[list[str]]]:
-    """Load the pairs `train` and `evaluation` as far as the run needs them: own files, or the sample to train on."""
+def load_splits(args: ScriptArguments, training_args: FineTuningArguments) -> dict[str, Pairs]:
+    """Load the pairs `train` and `validation` as far as the run needs them: own files, or the sample to train on."""
     splits = {"train": SAMPLE_PAIRS} if training_args.do_train else {}
-    files = {"train": args.train_file, "evaluation": args.validation_file}
+    files = {"train": args.train_file, "validation": args.validation_file}
     return splits | {name: read_pairs(path) for name, path in files.items() if path}
 
 
-def tiny(pairs: list[list[str]], args: ScriptArguments) -> tuple[T5Tokenizer, T5ForConditionalGeneration]:
+def tiny(splits: dict[str, Pairs], args: ScriptArguments) -> tuple[T5Tokenizer, T5ForConditionalGeneration]:
     """Build a tokenizer of words and characters and a T5 of 2 + 2 layers with random weights: seconds, no download."""
-    torch.set_num_threads(1)  # so small a model loses more to the second thread than it gains
-    texts = [args.prompt, *(text for pair in pairs for text in pair)]
+    if "train" not in splits:
+        fail("--smoke builds a model to train: leave it out to evaluate or predict with a saved one")
+    torch.set_num_threads(1)  # so small a model gains nothing from more
+    texts = [args.prompt, *(text for pair in splits["train"] for text in pair)]
     words = list(dict.fromkeys(f"▁{word}" for text in texts for word in text.split()))[:8000]
     scores = dict.fromkeys(["<pad>", "</s>", "<unk>"], 0) | dict.fromkeys(words, -1)
     scores |= dict.fromkeys(sorted({"▁"}.union(*texts)), -10)  # characters, to spell the other words
@@ -275,6 +280,72 @@ def pretrained(name: str) -> tuple[T5Tokenizer, T5ForConditionalGeneration]:
     if loading["missing_keys"] or not model.config.vocab_size / 2 < len(tokenizer) <= model.config.vocab_size:
         fail(f"{name} is no complete T5: {len(loading['missing_keys'])} weights missing, {len(tokenizer)} tokens known")
     return tokenizer, model
+
+
+def build_trainer(model, tokenizer, splits, args: ScriptArguments, training_args: FineTuningArguments) -> Trainer:
+    """Return the trainer; with evaluation pairs it computes their BLEU at every checkpoint and keeps the best."""
+    if "validation" not in splits:
+        training_args.eval_strategy = "no"
+    elif training_args.eval_strategy == "no":
+        training_args.eval_strategy, training_args.eval_steps = training_args.save_strategy, training_args.save_steps
+        training_args.load_best_model_at_end = training_args.save_strategy != "no"
+    training_args.generation_max_length, training_args.generation_num_beams = args.max_new_tokens or 128, args.num_beams
+    collator, limits = DataCollatorForSeq2Seq(tokenizer, model), {"truncation": True, "max_length": MAX_TOKENS}
+
+    def collate(pairs: Pairs) -> dict[str, torch.Tensor]:
+        return collator([tokenizer(args.prompt + source, text_target=target, **limits) for source, target in pairs])
+
+    def loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
+        # over the tokens of all processes and accumulated batches; the model's own is a mean over its batch
+        options = {"reduction": "sum", "label_smoothing": training_args.label_smoothing_factor}
+        return cross_entropy(outputs.logits.flatten(0, 1), labels.flatten(), **options) / num_items_in_batch
+
+    def bleu(output: transformers.EvalPrediction) -> dict[str, float]:
+        # (row, token), padded with -100
+        translations, references = (tokenizer.batch_decode(ids.clip(0), skip_special_tokens=True) for ids in output)
+        return {"bleu": METRICS["bleu"].corpus_score(translations, [references]).score}
+
+    data = collate, splits["train"], splits.get("validation")
+    return Seq2SeqTrainer(model, training_args, *data, tokenizer, compute_loss_func=loss, compute_metrics=bleu)
+
+
+def checkpoints(output_dir: str | Path) -> list[Path]:
+    """Return the complete checkpoints in a folder, oldest first: `trainer_state.json` is the last file written."""
+    states = Path(output_dir).glob("checkpoint-*/trainer_state.json")
+    complete = [state.parent for state in states if state.read_bytes().endswith(b"}\n")]
+    return sorted(complete, key=lambda folder: int(folder.name.split("-")[1]))
+
+
+def train_and_save(trainer: Trainer) -> dict[str, float]:
+    """Train, from a checkpoint if one is asked for, save model and tokenizer in the output folder; return metrics."""
+    resume, output_dir = trainer.args.resume_from_checkpoint, trainer.args.output_dir
+    if resume == "last":
+        resume = next(reversed(checkpoints(output_dir)), None)
+    try:
+        metrics = trainer.train(resume_from_checkpoint=resume and str(resume)).metrics
+        with tempfile.TemporaryDirectory(dir=output_dir if trainer.args.should_save else None) as folder:
+            trainer.save_model(folder)
+            Path(folder, "training_args.bin").unlink(missing_ok=True)  # a pickle, which a saved model does not need
+            for file in Path(folder).iterdir():
+                os.replace(file, Path(output_dir, file.name))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+            raise  # torch reports a full disk as no OSError
+        fail(f"cannot write {output_dir}: {error}: make room and resume with --resume_from_checkpoint last")
+    return metrics
+
+
+def draw_training_curve(log_history: list[dict[str, float]], path: Path) -> None:
+    """Draw the losses that the trainer logged over the epochs and, against the axis on the right, BLEU."""
+    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
+    axes.set(xlabel="epoch", ylabel="loss")
+    for name in ("loss", "eval_loss", "eval_bleu"):
+        points = {entry["epoch"]: entry[name] for entry in log_history if name in entry}
+        side, color = (axes.twinx(), "C2") if name == "eval_bleu" and points else (axes, None)
+        side.plot(list(points), list(points.values()), marker=".", label=name if points else None, color=color)
+        side.set(ylim=(0, None))
+    axes.figure.legend(loc="outside upper center", ncols=3)
+    write_atomically(path, lambda file: axes.figure.savefig(file, dpi=120))
 
 
 def pieces(ids: list[int], tokenizer: T5Tokenizer, limit: int) -> Iterator[list[int]]:
@@ -387,9 +458,7 @@ def translate_lines(args: ScriptArguments, training_args: FineTuningArguments, m
     """
     lines, resume = iter(args.text or read_lines(args.input_file)), training_args.resume_from_checkpoint
     folder = partial_folder(args, model) if args.output_file else Path()
-    for number in count():
-        if not (chunk := list(islice(lines, WINDOW_LINES))):
-            break
+    for number, chunk in enumerate(iter(lambda: list(islice(lines, WINDOW_LINES)), [])):
         window = folder / f"{number:09}.txt"
         if number % training_args.world_size != training_args.process_index or (resume and window.exists()):
             continue
@@ -414,86 +483,17 @@ def demonstrate(texts: list[str], model, tokenizer, args: ScriptArguments) -> No
         print(f"{args.source_lang}: {text}\nTokens: {tokens}\nIds: {ids}\n{args.target_lang}: {translation}\n")
 
 
-def build_trainer(model, tokenizer, splits, args: ScriptArguments, training_args: FineTuningArguments) -> Trainer:
-    """Return the trainer; with evaluation pairs it computes their BLEU at every checkpoint and keeps the best."""
-    if "evaluation" in splits:
-        training_args.eval_strategy, training_args.eval_steps = training_args.save_strategy, training_args.save_steps
-        training_args.load_best_model_at_end = training_args.save_strategy != "no"
-    training_args.generation_max_length, training_args.generation_num_beams = args.max_new_tokens or 128, args.num_beams
-    options = {"padding": True, "truncation": True, "max_length": MAX_TOKENS, "return_tensors": "pt"}
-
-    def collate(pairs: list[list[str]]) -> dict[str, torch.Tensor]:
-        sources, targets = zip(*pairs, strict=True)
-        batch = tokenizer([args.prompt + source for source in sources], text_target=targets, **options)
-        batch["labels"][batch["labels"] == tokenizer.pad_token_id] = -100  # (batch, target); no loss on padding
-        batch["decoder_input_ids"] = model.prepare_decoder_input_ids_from_labels(batch["labels"])
-        return batch
-
-    def loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
-        # over the tokens of all processes and accumulated batches; the model's own is a mean over its batch
-        options = {"reduction": "sum", "label_smoothing": training_args.label_smoothing_factor}
-        return cross_entropy(outputs.logits.flatten(0, 1), labels.flatten(), **options) / num_items_in_batch
-
-    def bleu(output: transformers.EvalPrediction) -> dict[str, float]:
-        # (row, token), padded with -100
-        translations, references = (tokenizer.batch_decode(ids.clip(0), skip_special_tokens=True) for ids in output)
-        return {"bleu": BLEU().corpus_score(translations, [references]).score}
-
-    data = collate, splits["train"], splits.get("evaluation")
-    return Seq2SeqTrainer(model, training_args, *data, tokenizer, compute_loss_func=loss, compute_metrics=bleu)
-
-
-def checkpoints(output_dir: str | Path) -> list[Path]:
-    """Return the complete checkpoints in a folder, oldest first: `trainer_state.json` is the last file written."""
-    states = Path(output_dir).glob("checkpoint-*/trainer_state.json")
-    complete = [state.parent for state in states if state.read_bytes().endswith(b"}\n")]
-    return sorted(complete, key=lambda folder: int(folder.name.split("-")[1]))
-
-
-def train_and_save(trainer: Trainer) -> dict[str, float]:
-    """Train, from a checkpoint if one is asked for, save model and tokenizer in the output folder; return metrics."""
-    resume, output_dir = trainer.args.resume_from_checkpoint, trainer.args.output_dir
-    if resume == "last":
-        resume = next(reversed(checkpoints(output_dir)), None)
-    try:
-        metrics = trainer.train(resume_from_checkpoint=resume and str(resume)).metrics
-        with tempfile.TemporaryDirectory(dir=output_dir if trainer.args.should_save else None) as folder:
-            trainer.save_model(folder)
-            Path(folder, "training_args.bin").unlink(missing_ok=True)  # a pickle, which a saved model does not need
-            for file in Path(folder).iterdir():
-                os.replace(file, Path(output_dir, file.name))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
-            raise  # torch reports a full disk as no OSError
-        fail(f"cannot write {output_dir}: {error}: make room and resume with --resume_from_checkpoint last")
-    return metrics
-
-
-def draw_training_curve(log_history: list[dict[str, float]], path: Path) -> None:
-    """Draw the losses that the trainer logged over the epochs and, against the axis on the right, BLEU."""
-    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
-    axes.set(xlabel="epoch", ylabel="loss")
-    for name in ("loss", "eval_loss", "eval_bleu"):
-        points = {entry["epoch"]: entry[name] for entry in log_history if name in entry}
-        side, color = (axes.twinx(), "C2") if name == "eval_bleu" and points else (axes, None)
-        side.plot(list(points), list(points.values()), marker=".", label=name if points else None, color=color)
-        side.set(ylim=(0, None))
-    axes.figure.legend(loc="outside upper center", ncols=3)
-    write_atomically(path, lambda file: axes.figure.savefig(file, dpi=120))
-
-
 def score(translations: list[str], references: list[str]) -> dict[str, float]:
     """Print and return BLEU and chrF, 0 to 100, with sacrebleu's signature of how they were counted."""
     if len(translations) != len(references):
         fail(f"--reference_file: {len(references)} lines for {len(translations)} translations: give one for each")
-    metrics = {"bleu": BLEU(), "chrf": CHRF()}
-    for name, metric in metrics.items():
-        metrics[name] = metric.corpus_score(translations, [references]).score
-        print(f"{name} = {metrics[name]:.2f}, {metric.get_signature()}", file=sys.stderr)
-    return metrics
+    scores = {name: metric.corpus_score(translations, [references]).score for name, metric in METRICS.items()}
+    for name, metric in METRICS.items():
+        print(f"{name} = {scores[name]:.2f}, {metric.get_signature()}", file=sys.stderr)
+    return scores
 
 
-def evaluate(pairs: list[list[str]], model, tokenizer, args: ScriptArguments) -> dict[str, float]:
+def evaluate(pairs: Pairs, model, tokenizer, args: ScriptArguments) -> dict[str, float]:
     """Translate pairs, print the first 20 and how many are exactly the reference; return the metrics."""
     sources, targets = zip(*pairs, strict=True)
     translations = translate(sources, model, tokenizer, args)
@@ -503,7 +503,7 @@ def evaluate(pairs: list[list[str]], model, tokenizer, args: ScriptArguments) ->
     return score(translations, targets)
 
 
-def report(metrics: dict[str, float], output_dir: Path, model: str, trained: bool) -> None:
+def report(metrics: dict[str, float], output_dir: Path, command: str, trained: bool) -> None:
     """Print and write the metrics, name every file and the next command; a finished run needs no checkpoints."""
     results = output_dir / "all_results.json"
     earlier = json.loads(results.read_text()) if results.exists() and not trained else {}
@@ -513,7 +513,7 @@ def report(metrics: dict[str, float], output_dir: Path, model: str, trained: boo
         shutil.rmtree(folder)
     print(*(f"{name:>28} = {metrics[name]:.4g}" for name in sorted(metrics)), sep="\n")
     print("Files:", *sorted(path for path in output_dir.iterdir() if path.is_file()), sep="\n  ")
-    print(f"Next:\n  python {sys.argv[0]} --input_file FILE --model_name_or_path {output_dir if trained else model}")
+    print(f"Next:\n  python {sys.argv[0]} {command}")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -525,7 +525,7 @@ def main(argv: list[str] | None = None) -> None:
     transformers.set_seed(training_args.seed)
     first = training_args.process_index == 0  # of several processes only the first evaluates, prints and reports
     splits, references = load_splits(args, training_args), list(read_lines(args.reference_file or os.devnull))
-    tokenizer, model = tiny(splits["train"], args) if args.smoke else pretrained(args.model_name_or_path)
+    tokenizer, model = tiny(splits, args) if args.smoke else pretrained(args.model_name_or_path)
     output_dir, metrics = Path(training_args.output_dir), {}
     if splits:
         trainer = build_trainer(model, tokenizer, splits, args, training_args)
@@ -533,7 +533,7 @@ def main(argv: list[str] | None = None) -> None:
     model = model.to(training_args.device, torch.bfloat16 if training_args.bf16 else torch.float32).eval()
     if splits and first:
         draw_training_curve(trainer.state.log_history, output_dir / "training_curve.png")
-        metrics |= evaluate(splits.get("evaluation", splits["train"][:20]), model, tokenizer, args)
+        metrics |= evaluate(splits.get("validation", splits["train"][:20]), model, tokenizer, args)
     if args.output_file or args.input_file:
         translate_lines(args, training_args, model, tokenizer)
     elif first and (args.text or not splits):
@@ -541,7 +541,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.reference_file and first:
         metrics |= score(list(read_lines(args.output_file)), references)
     if metrics and first:
-        report(metrics, output_dir, args.model_name_or_path, bool(splits))
+        languages = f"--source_lang {args.source_lang} --target_lang {args.target_lang}"
+        model = output_dir if splits else args.model_name_or_path
+        report(metrics, output_dir, f"--input_file FILE {languages} --model_name_or_path {model}", bool(splits))
 
 
 if __name__ == "__main__":

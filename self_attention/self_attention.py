@@ -63,7 +63,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
             temporary.unlink()
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line; bad usage ends in one line."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.error = fail

@@ -39,6 +39,9 @@ FILES = {
     "surplus.csv": b"text,label\na,1,2\nb,0,7\n",
     "no_text.csv": b"text,label\na,1\n  ,0\n",
     "no_label.csv": b"text,label\na,1\nb,\n",
+    "semicolon.csv": b"text;label\na;1\nb;0\n",
+    "semicolon_comma.csv": b"text;label\na, b;1\nc;0\n",
+    "two_empty.csv": b"text,label\na,1\n,0\nb,0\n,1\n",
     "single.csv": b"text,label\na,1\nb,1\n",
     "latin.csv": "text,label\ngut,1\nGrüße,0\n".encode("latin-1"),
     "nul.csv": b"text,label\na\0b,1\nc,0\n",
@@ -86,6 +89,9 @@ ROWS = [
     ("bert_finetune", "--smoke --train_file no_label.csv", r"no_label\.csv, row 2: column 'label' is empty"),
     ("bert_finetune", "--smoke --train_file nan.jsonl", r"nan\.jsonl, row 2: column 'label' is empty"),
     ("bert_finetune", "--smoke --train_file nan.parquet", r"nan\.parquet, row 2: column 'label' is empty"),
+    ("bert_finetune", "--smoke --train_file semicolon.csv", r"semicolon\.csv: semicolons .*save it with commas"),
+    ("bert_finetune", "--smoke --train_file semicolon_comma.csv", r"semicolon_comma\.csv: semicolons"),
+    ("bert_finetune", "--smoke --train_file two_empty.csv", r"two_empty\.csv, row 2 and 1 more: column 'text'"),
     ("bert_finetune", "--smoke --train_file single.csv", r"single\.csv: .*at least two classes"),
     ("bert_finetune", "--smoke --train_file latin.csv", r"latin\.csv.*utf-8.*position 19"),
     ("bert_finetune", "--smoke --train_file nul.csv", r"nul\.csv.*NUL"),
@@ -98,13 +104,15 @@ ROWS = [
     ("bert_finetune", "--smoke --train_file good.csv --validation_file unseen.csv", r"unseen\.csv: labels \['7'\]"),
     ("bert_finetune", "--smoke --train_file good.csv --validation_file nan.jsonl", r"nan\.jsonl, row 2"),
     # bert_finetune: flags and models
-    ("bert_finetune", "--smoke --nonsense 1", r"--nonsense"),
+    ("bert_finetune", "--smoke --nonsense 1", r"--nonsense.*see --help"),
+    ("bert_finetune", "--smoke --max_train_samples 1", r"the sample: every row has the label"),
+    ("bert_finetune", "--train_file good.csv --model_name_or_path bert/typed", r"cannot load bert/typed"),
     ("bert_finetune", "--smoke --num_train_epochs many", r"num_train_epochs"),
     ("bert_finetune", "--smoke --max_seq_length 0", r"--max_seq_length 0: "),
     ("bert_finetune", "--smoke --max_train_samples -5", r"--max_train_samples -5: "),
     ("bert_finetune", "--smoke --per_device_train_batch_size 0", r"--per_device_train_batch_size 0: "),
     ("bert_finetune", "--smoke --learning_rate -1", r"--learning_rate -1\.0: "),
-    ("bert_finetune", "--smoke --validation_file good.csv", r"no train file"),
+    ("bert_finetune", "--smoke --validation_file good.csv", r"no train file: give --train_file"),
     ("bert_finetune", "--smoke --do_predict", r"leave it out"),
     ("bert_finetune", "--smoke --output_dir good.txt", r"--output_dir good\.txt"),
     ("bert_finetune", "--smoke --output_dir good.txt/out", r"--output_dir good\.txt/out"),
@@ -121,6 +129,7 @@ ROWS = [
     ("bert_finetune", "--train_file good.csv --model_name_or_path bert --max_seq_length 999", r"at most 128 tokens"),
     ("bert_finetune", "--do_predict --test_file good.csv --model_name_or_path bert/headless", r"no trained classif"),
     # gpt2_finetune
+    ("gpt2_finetune", "--model_name_or_path gpt/typed", r"cannot load gpt/typed"),
     ("gpt2_finetune", "--smoke --train_file missing.txt", r"cannot read missing\.txt: No such file"),
     ("gpt2_finetune", "--smoke --train_file mrpc", r"cannot read mrpc"),
     ("gpt2_finetune", "--smoke --train_file unreadable.csv", r"cannot read unreadable\.csv"),
@@ -201,13 +210,14 @@ ROWS = [
     (
         "t5_translator",
         "--do_train --train_file ragged.tsv",
-        r"ragged\.tsv, line 2: found 3 columns: give source TAB tar",
+        r"ragged\.tsv, line 2: found 3 columns, .*: give 2, SOURCE TAB TAR",
     ),
     ("t5_translator", "--do_train --train_file one.tsv", r"one\.tsv, line 1: found 1 columns"),
-    ("t5_translator", "--do_train --train_file blank.tsv", r"blank\.tsv, line 2: .*none empty"),
-    ("t5_translator", "--do_train --train_file latin.tsv", r"latin\.tsv, line 2: byte 1 is not UTF-8"),
+    ("t5_translator", "--do_train --train_file blank.tsv", r"blank\.tsv, line 2: found 2 columns"),
+    ("t5_translator", "--do_train --train_file latin.tsv", r"latin\.tsv, line 2: byte 1 is not UTF-8 text: save"),
     ("t5_translator", "--do_train --train_file good.tsv --validation_file ragged.tsv", r"ragged\.tsv, line 2"),
     ("t5_translator", "--train_file good.tsv", r"--do_train"),
+    ("t5_translator", "--smoke --do_train false --text a", r"--smoke builds a model to train"),
     ("t5_translator", "--model_name_or_path t5 --input_file none.txt", r"cannot read none\.txt"),
     (
         "t5_translator",
@@ -243,13 +253,14 @@ ROWS = [
     ("seq2seq_lstm", "--train_file none.tsv", r"cannot read none\.tsv.*No such file"),
     ("seq2seq_lstm", "--train_file mrpc", r"cannot read mrpc"),
     ("seq2seq_lstm", "--train_file unreadable.csv", r"cannot read unreadable\.csv"),
-    ("seq2seq_lstm", "--train_file empty", r"empty is empty: give"),
-    ("seq2seq_lstm", "--train_file bom", r"bom is empty"),
+    ("seq2seq_lstm", "--train_file empty", r"empty: no rows"),
+    ("seq2seq_lstm", "--train_file bom", r"bom, line 1: found 1 columns"),
     ("seq2seq_lstm", "--train_file ragged.tsv", r"ragged\.tsv, line 2: found 3 columns"),
     ("seq2seq_lstm", "--train_file one.tsv", r"one\.tsv, line 1: found 1 columns"),
     ("seq2seq_lstm", "--train_file blank.tsv", r"blank\.tsv, line 2: found 2 columns"),
+    ("seq2seq_lstm", "--train_file good.tsv", r"good\.tsv: one pair"),
     ("seq2seq_lstm", "--train_file hole.tsv", r"hole\.tsv, line 2: found 1 columns"),
-    ("seq2seq_lstm", "--train_file latin.tsv", r"latin\.tsv.*position 4"),
+    ("seq2seq_lstm", "--train_file latin.tsv", r"latin\.tsv, line 2: byte 1 is not UTF-8 text: save"),
     ("seq2seq_lstm", "--nonsense", r"--nonsense"),
     ("seq2seq_lstm", "--batch_size 0", r"--batch_size 0: "),
     ("seq2seq_lstm", "--dropout 1.5", r"--dropout 1\.5: "),
@@ -282,7 +293,7 @@ ROWS = [
 def spoil(folder, weights, vocabulary):
     """Make broken copies of a model folder inside it: without weights, with a part of them, and so on."""
     whole = [path for path in folder.iterdir() if path.is_file()]
-    for name in ("weightless", "cut", "pickle", "remote", "holes", "other", "wordless"):
+    for name in ("weightless", "cut", "pickle", "remote", "holes", "other", "wordless", "typed"):
         (folder / name).mkdir()
         for path in whole:
             shutil.copy(path, folder / name)
@@ -298,6 +309,8 @@ def spoil(folder, weights, vocabulary):
         config = json.loads((folder / "config.json").read_text())
         remote = config | {"auto_map": {"AutoConfig": "code.Config"}}
         (folder / "remote" / "config.json").write_text(json.dumps(remote))
+        typed = config | {"hidden_size": "x", "n_embd": "x"}
+        (folder / "typed" / "config.json").write_text(json.dumps(typed))
 
 
 def save_models(folder):
@@ -308,7 +321,7 @@ def save_models(folder):
     models = {
         "bert": bert.tiny({"train": table}, bert.ScriptArguments()),
         "gpt": gpt2.tiny({"train": str(folder / "sample.txt")}, gpt2.ScriptArguments()),
-        "t5": t5.tiny(t5.SAMPLE_PAIRS, t5.ScriptArguments()),
+        "t5": t5.tiny({"train": t5.SAMPLE_PAIRS}, t5.ScriptArguments()),
     }
     for name, parts in models.items():
         for part in parts:
@@ -372,7 +385,7 @@ def parsers(folder):
     for suffix in ("csv", "tsv", "jsonl", "parquet"):
         yield folder / f"file.{suffix}", lambda path: bert.load_split(path, bert.ScriptArguments(), labelled=True)
     yield folder / "file.txt", lambda path: list(gpt2.read_pieces(path, "Reading"))
-    yield folder / "train.tsv", lambda path: glue.read_pairs(path, labelled=True)
+    yield folder / "train.tsv", lambda path: glue.read_tsv(path, labelled=True)
     yield folder / "pairs.tsv", t5.read_pairs
     yield folder / "pairs.tsv", lstm.read_pairs
 
@@ -419,7 +432,7 @@ def test_any_text_survives_the_round_trip(texts, tmp_path):
     if pairs and not pairs[0][0].startswith("\ufeff"):
         assert [tuple(row) for row in t5.read_pairs(str(tmp_path / "a.tsv"))] == pairs
         assert lstm.read_pairs(str(tmp_path / "a.tsv")) == pairs
-        assert [(row["sentence1"], row["sentence2"]) for row in glue.read_pairs(tmp_path / "train.tsv", True)] == pairs
+        assert [(row["sentence1"], row["sentence2"]) for row in glue.read_tsv(tmp_path / "train.tsv", True)] == pairs
     read = "".join("".join(pieces) for pieces in gpt2.read_pieces(str(tmp_path / "a.txt"), "Reading"))
     assert read == "\n".join(texts).removeprefix("\ufeff")
 
@@ -444,6 +457,6 @@ def test_odd_but_valid_input_works(mark, end, tmp_path):
     path = write("pairs.tsv", [f"{text}\t{text}" for text in texts])
     assert [tuple(row) for row in t5.read_pairs(path)] == lstm.read_pairs(path) == [(text, text) for text in texts]
     path = write("train.tsv", [GLUE.strip(), *(f"1\t1\t2\t{text}\t{text}" for text in texts)])
-    assert [row["sentence2"] for row in glue.read_pairs(tmp_path / "train.tsv", True)] == texts
+    assert [row["sentence2"] for row in glue.read_tsv(tmp_path / "train.tsv", True)] == texts
     path = write("a.txt", texts)
     assert "".join("".join(pieces) for pieces in gpt2.read_pieces(path, "Reading")) == "".join(f"{t}\n" for t in texts)

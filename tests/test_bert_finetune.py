@@ -41,9 +41,9 @@ def test_smoke_alone_in_an_empty_folder(run_alone, tmp_path):
 
 def test_saved_model_classifies_every_sample_in_a_pipeline(trained):
     classify = pipeline("text-classification", model=str(trained), device="cpu")
-    for name in ("train", "evaluation"):
+    for name in ("train", "validation"):
         texts, labels = zip(*bert.SAMPLE_SPLITS[name], strict=True)
-        assert len(texts) >= {"train": 40, "evaluation": 12}[name]
+        assert len(texts) >= {"train": 40, "validation": 12}[name]
         assert [answer["label"] for answer in classify(list(texts))] == list(labels)
 
 

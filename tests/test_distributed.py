@@ -77,7 +77,7 @@ def batches(total, processes):
 def test_two_processes_learn_like_one(name, total, arguments, without_dropout, tmp_path):
     arguments = [argument.format(without_dropout) for argument in arguments]
     if name == "bert_finetune":
-        files = ["train", without_dropout / "train.csv", "validation", without_dropout / "evaluation.csv"]
+        files = ["train", without_dropout / "train.csv", "validation", without_dropout / "validation.csv"]
         arguments += ["--train_file", str(files[1]), "--validation_file", str(files[3])]
     outs = {}
     for processes, launcher in ((1, [sys.executable]), (2, TORCHRUN)):
@@ -175,7 +175,7 @@ def file_to_translate(tmp_path_factory):
     """A folder with a tiny T5 and a file of two and a half windows, and the flags that translate it."""
     t5, folder = load_script("t5_translator"), tmp_path_factory.mktemp("t5")
     torch.manual_seed(0)
-    for part in t5.tiny(t5.SAMPLE_PAIRS, t5.ScriptArguments()):
+    for part in t5.tiny({"train": t5.SAMPLE_PAIRS}, t5.ScriptArguments()):
         part.save_pretrained(folder / "model")
     texts = [english for english, _ in t5.SAMPLE_PAIRS]
     lines = [f"{texts[i % len(texts)]} {i % 97}" * (i % 50 > 0) for i in range(t5.WINDOW_LINES * 5 // 2)]

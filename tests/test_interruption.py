@@ -59,7 +59,7 @@ def new_folder(tmp_path_factory):
     inputs = tmp_path_factory.mktemp("inputs")
     t5, rows = load_script("t5_translator"), "1\t1\t2\tThe cat number {0} sat.\tThe cat was sitting {0} times.\n"
     torch.manual_seed(0)
-    for part in t5.tiny(t5.SAMPLE_PAIRS, t5.ScriptArguments()):
+    for part in t5.tiny({"train": t5.SAMPLE_PAIRS}, t5.ScriptArguments()):
         part.save_pretrained(inputs / "model")
     texts = [english for english, _ in t5.SAMPLE_PAIRS]
     (inputs / "in.txt").write_text("".join(f"{texts[i % len(texts)]} {i % 97}\n" for i in range(12_000)))
@@ -186,3 +186,18 @@ def test_a_checkpoint_that_is_being_removed_is_no_checkpoint(name, tmp_path, mon
     with pytest.raises(KeyboardInterrupt):
         script.report({"train_loss": 1.0}, tmp_path, "model", True)
     assert checkpoint.is_dir() and script.checkpoints(tmp_path) == []
+
+
+def test_an_lstm_checkpoint_that_is_being_removed_is_no_checkpoint(tmp_path, monkeypatch):
+    script, checkpoint = load_script("seq2seq_lstm"), tmp_path / "checkpoint-0003"
+    checkpoint.mkdir()
+    for name in (script.MODEL_FILE, script.VOCABULARY_FILE):
+        (checkpoint / name).write_text("{}")
+
+    def killed(folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(script.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        script.report({"train_loss": 1.0}, tmp_path, "model", True)
+    assert [path.name for path in checkpoint.iterdir()] == [script.MODEL_FILE]  # `last` asks for the vocabulary

@@ -30,7 +30,7 @@ from transformers import Trainer, TrainingArguments, logging, set_seed
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bert_finetune"))
 import bert_finetune as script  # noqa: E402
 
-FILES = {"train": str(DATA / "sst2" / "train.tsv"), "evaluation": str(DATA / "sst2" / "validation.tsv")}
+FILES = {"train": str(DATA / "sst2" / "train.tsv"), "validation": str(DATA / "sst2" / "validation.tsv")}
 
 
 def load_tables() -> script.Splits:
@@ -46,7 +46,7 @@ def peak_memory() -> float:
 
 def trainer_of(side: str, options, tables: script.Splits, folder: str) -> Trainer:
     """Trainer of the script ("ours") or of the usual way ("usual") for the same rows."""
-    arguments = ["--train_file", FILES["train"], "--validation_file", FILES["evaluation"]]
+    arguments = ["--train_file", FILES["train"], "--validation_file", FILES["validation"]]
     arguments += ["--model_name_or_path", options.model, "--output_dir", folder, "--save_strategy", "no"]
     arguments += ["--num_train_epochs", "1", "--disable_tqdm", "true", "--logging_strategy", "no"]
     args, training_args = script.parse_arguments([*arguments, "--column_names", "text", "label"])
@@ -71,7 +71,7 @@ def trainer_of(side: str, options, tables: script.Splits, folder: str) -> Traine
         disable_tqdm=True,
     )
     metrics = {"compute_metrics": script.accuracy_and_f1}
-    return Trainer(model, usual, default_collate, datasets["train"], datasets["evaluation"], **metrics)
+    return Trainer(model, usual, default_collate, datasets["train"], datasets["validation"], **metrics)
 
 
 def prepare(side: str, options):
