@@ -366,9 +366,8 @@ def set_classes(config: BertConfig, splits: Splits, args: ScriptArguments) -> No
     if "train" in splits:
         counts = splits["train"]["label"].value_counts()
         if len(counts) < 2:
-            fail(
-                f"{args.train_file or 'sample'}: every row has the label {counts.index[0]!r}: give at least two classes"
-            )
+            rows = args.train_file or "the sample"
+            fail(f"{rows}: every row has the label {counts.index[0]!r}: at least two classes are needed")
         if counts.max() > 2 * counts.min():
             print("Classes are skewed:", ", ".join(f"{name!r} {count:,}" for name, count in counts.items()))
         if set(config.label2id) != set(counts.index):
