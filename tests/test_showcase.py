@@ -18,6 +18,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch.distributed.run
+from accelerate.commands.launch import launch_command_parser
 from conftest import ROOT, SCRIPTS, load_script
 from link_functions import linked
 from safetensors.numpy import load_file
@@ -47,14 +49,19 @@ def imported_packages(name: str) -> set[str]:
     return packages - set(sys.stdlib_module_names)
 
 
+def fenced_lines(text: str) -> list[str]:
+    """All command lines in the fenced blocks of a README."""
+    blocks = re.findall(r"```(?:bash|sh|shell)\n(.*?)```", text, re.DOTALL)
+    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+
+
 def commands_of(text: str) -> list[tuple[str, list[str]]]:
-    """Script names and arguments of all `python …/script.py …` lines in the fenced blocks of a README."""
+    """Script names and arguments of all lines that start a script, however they do it."""
     found = []
-    for block in re.findall(r"```(?:bash|sh|shell)\n(.*?)```", text, re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines():
-            for script, arguments in re.findall(r"(?:python|run) (?:\S*/)?(\w+)\.py\b([^|&;<>]*)", line):
-                if script in SCRIPTS:
-                    found.append((script, shlex.split(arguments, comments=True)))
+    for line in fenced_lines(text):
+        for script, arguments in re.findall(r" (?:[a-z]\w+_\w+/)?(\w+)\.py\b([^|&;<>]*)", line):
+            if script in SCRIPTS:
+                found.append((script, shlex.split(arguments, comments=True)))
     return found
 
 
@@ -224,6 +231,23 @@ def test_root_readme_shows_the_results_of_the_benchmarks():
 @pytest.mark.parametrize(("name", "arguments"), [c for c in README_COMMANDS if "--smoke" not in c[1]])
 def test_readme_commands_parse(name, arguments):
     load_script(name).parse_arguments(list(arguments))
+
+
+def test_the_rest_of_the_fenced_lines_is_right_too():
+    parsers = {"torchrun": torch.distributed.run.get_args_parser(), "accelerate": launch_command_parser()}
+    for path in READMES:
+        for line in fenced_lines(path.read_text(encoding="utf-8")):
+            words = shlex.split(line, comments=True)
+            if words[0] in parsers:
+                parsers[words[0]].parse_args(words[2 if words[0] == "accelerate" else 1 :])
+            elif words[:2] == ["python", "-c"]:
+                ast.parse(words[2])
+            elif words[:2] == ["pip", "install"] or words[0] in ("python3", "."):
+                assert all((ROOT / word).exists() for word in words if word.endswith((".txt", ".py")))
+            elif words[0] == "python" and words[1].startswith("tests/"):
+                assert (ROOT / words[1]).exists()
+            else:
+                assert commands_of(f"```bash\n{line}\n```"), f"{path}: neither run nor parsed: {line}"
 
 
 @pytest.mark.parametrize(("name", "arguments"), [c for c in README_COMMANDS if "--smoke" in c[1]])

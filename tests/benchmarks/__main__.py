@@ -110,7 +110,7 @@ def measure(command: str) -> dict[str, float]:
     process = subprocess.Popen([sys.executable, *command.split()[1:]], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     for line in process.stdout:
         print(line, end="", flush=True)
-        if line.startswith("{"):
+        if line.startswith('{"'):  # a trainer prints its logs with single quotes
             figures = json.loads(line)
     if process.wait() or not figures:
         sys.exit(f"no figures from: {command}")
