@@ -146,7 +146,7 @@ def machine() -> dict[str, str | int]:
         "processor": f"{names[0] if names else platform.processor()} ({', '.join(units) or 'no bfloat16'})",
         "cores": os.cpu_count(),
         "accelerator": str(gpu or "none"),
-        "system": platform.platform(terse=True),
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         **versions,
         "date": datetime.date.today().isoformat(),
