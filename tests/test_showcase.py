@@ -212,7 +212,7 @@ def test_one_command_measures_and_writes_table_and_figures(tmp_path):
     assert results["machine"]["cores"] == os.cpu_count() and figures["NumPy"] > 0
     table = (tmp_path / "results.md").read_text()
     assert table in done.stdout
-    gain = float(re.search(r"\(([\d.]+) ×\)", table).group(1))
+    gain = float(re.search(r"\(([\d.]+)×\)", table).group(1))
     assert gain == pytest.approx(figures["PyTorch"] / figures["NumPy"], abs=0.006)
 
 

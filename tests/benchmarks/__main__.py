@@ -42,7 +42,7 @@ class Row:
         usual, ours = figures[self.usual], figures[self.ours]
         gain = ours / usual if "/" in self.unit else usual / ours
         return (
-            f"| {self.what} | {number(usual)} {self.unit} | **{number(ours)}** ({number(gain)} ×) | `{self.command}` |"
+            f"| {self.what} | {number(usual)} {self.unit} | **{number(ours)}** ({number(gain)}×) | `{self.command}` |"
         )
 
 
