@@ -198,6 +198,7 @@ def test_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path):
 
 @pytest.mark.real_data
 @pytest.mark.real_model
+@pytest.mark.slow
 def test_sst2_from_minilm_learns(real_data, real_model, tmp_path):
     files = ["--train_file", f"{real_data}/sst2/train.tsv", "--validation_file", f"{real_data}/sst2/validation.tsv"]
     one_epoch = ["--column_names", "text", "label", "--num_train_epochs", "1"]
