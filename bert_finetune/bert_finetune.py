@@ -20,6 +20,7 @@ python bert_finetune.py --train_file train.csv --validation_file validation.csv 
 python bert_finetune.py --do_predict --test_file new.csv --model_name_or_path outputs/bert_finetune
 """
 
+import argparse
 import csv
 import ctypes
 import json
@@ -28,7 +29,6 @@ import re
 import shutil
 import sys
 import tempfile
-from argparse import RawDescriptionHelpFormatter
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -230,9 +230,13 @@ def machine_defaults() -> dict[str, bool]:
     return {"bf16": bf16, "use_cpu": not gpu, "dataloader_pin_memory": gpu, "disable_tqdm": not sys.stderr.isatty()}
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows the defaults of the flags, and the commands of the description line by line."""
+
+
 def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArguments]:
     """Parse the command line; bad usage ends in one line."""
-    options = {"description": __doc__, "allow_abbrev": False, "formatter_class": RawDescriptionHelpFormatter}
+    options = {"description": __doc__, "allow_abbrev": False, "formatter_class": HelpFormatter}
     parser = transformers.HfArgumentParser((ScriptArguments, FineTuningArguments), **options)
     parser.error = fail
     parser.set_defaults(**machine_defaults())

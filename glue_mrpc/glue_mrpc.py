@@ -133,10 +133,13 @@ def check_output_dir(folder: str) -> None:
         fail(f"--output_dir {folder}: {nearest} is no folder that can be written: name another one")
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows the defaults of the flags, and the commands of the description line by line."""
+
+
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line; bad usage ends in one line."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=raw)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=HelpFormatter)
     parser.error = fail
     add = parser.add_argument
     add("--smoke", action="store_true", help="use a tiny tokenizer built on the spot: no download, seconds")

@@ -18,6 +18,7 @@ python gpt2_finetune.py --train_file book.txt --prompt "It was a dark"  # plain 
 python gpt2_finetune.py --do_predict --prompt "It was a dark" --model_name_or_path outputs/gpt2_finetune
 """
 
+import argparse
 import codecs
 import copy
 import ctypes
@@ -30,7 +31,6 @@ import shlex
 import shutil
 import sys
 import tempfile
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -231,9 +231,13 @@ def machine_defaults() -> dict[str, bool]:
     return {"bf16": bf16, "use_cpu": not gpu, "dataloader_pin_memory": gpu, "disable_tqdm": not sys.stderr.isatty()}
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows the defaults of the flags, and the commands of the description line by line."""
+
+
 def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArguments]:
     """Parse the command line; bad usage ends in one line."""
-    options = {"description": __doc__, "allow_abbrev": False, "formatter_class": RawDescriptionHelpFormatter}
+    options = {"description": __doc__, "allow_abbrev": False, "formatter_class": HelpFormatter}
     parser = transformers.HfArgumentParser((ScriptArguments, FineTuningArguments), **options)
     parser.error = fail
     parser.set_defaults(**machine_defaults())

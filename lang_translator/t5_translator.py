@@ -18,6 +18,7 @@ python t5_translator.py --input_file english.txt --output_file german.txt       
 python t5_translator.py --do_train --train_file pairs.tsv --validation_file valid.tsv --target_lang French
 """
 
+import argparse
 import ctypes
 import hashlib
 import json
@@ -26,7 +27,6 @@ import shutil
 import stat
 import sys
 import tempfile
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -191,9 +191,13 @@ def machine_defaults() -> dict[str, bool]:
     return {"bf16": bf16, "use_cpu": not gpu, "dataloader_pin_memory": gpu, "disable_tqdm": not sys.stderr.isatty()}
 
 
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows the defaults of the flags, and the commands of the description line by line."""
+
+
 def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArguments]:
     """Parse the command line; bad usage ends in one line."""
-    options = {"description": __doc__, "allow_abbrev": False, "formatter_class": RawDescriptionHelpFormatter}
+    options = {"description": __doc__, "allow_abbrev": False, "formatter_class": HelpFormatter}
     parser = transformers.HfArgumentParser((ScriptArguments, FineTuningArguments), **options)
     parser.error = fail
     parser.set_defaults(**machine_defaults())
@@ -377,8 +381,7 @@ def greedy(model: T5ForConditionalGeneration, batch: dict[str, torch.Tensor], ma
     They are those of `model.generate`, but a sentence that has ended leaves the batch and the caches at once.
     """
     mask = batch["attention_mask"]  # (batch, source)
-    caches = (transformers.DynamicCache(config=model.decoder.config) for _ in range(2))  # self- and cross-attention
-    cache = transformers.EncoderDecoderCache(*caches)
+    cache = transformers.EncoderDecoderCache(transformers.DynamicCache(), transformers.DynamicCache())
     source = model.encoder(**batch).last_hidden_state  # (batch, source, d_model)
     output = mask.new_zeros(len(mask), max_new_tokens)
     rows, tokens = torch.arange(len(mask), device=mask.device), output[:, :1]  # (left,), (left, 1)

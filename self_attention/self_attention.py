@@ -65,7 +65,8 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line; bad usage ends in one line."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False, formatter_class=raw)
     parser.error = fail
     parser.add_argument("--smoke", action="store_true", help="the built-in sentence, as without any flag")
     parser.add_argument("--text", nargs="+", default=[SAMPLE_TEXT], metavar="SENTENCE", help="one sentence or more")

@@ -28,6 +28,7 @@ FOLDER_READMES = sorted({path.parent / "README.md" for path in SCRIPTS.values()}
 READMES = [ROOT / "README.md", *FOLDER_READMES]
 SHARED = ("fail", "fetch", "write_atomically", "check_output_dir", "check_positive", "keep_freed_memory")
 SHARED += ("check_training_arguments", "machine_defaults", "checkpoints", "train_and_save", "read_lines", "read_pairs")
+SHARED += ("HelpFormatter",)
 PACKAGE_OF_IMPORT = {"sklearn": "scikit-learn"}
 SAFE_SUFFIXES = {".safetensors", ".keras", ".json", ".txt", ".png", ".pt", ".tsv", ".model", ".jinja"}
 
@@ -102,6 +103,17 @@ def test_import_has_no_side_effects(name, tmp_path):
     done = subprocess.run([sys.executable, "-B", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "" and list(tmp_path.iterdir()) == []
+
+
+@every_script
+def test_help_shows_the_commands_line_by_line_and_what_the_flags_are_for(name, capsys):
+    script = load_script(name)
+    with pytest.raises(SystemExit):
+        script.parse_arguments(["--help"])
+    text = capsys.readouterr().out
+    commands = [line for line in script.__doc__.splitlines() if line.startswith("python ")]
+    assert commands and all(f"\n{line}\n" in text for line in commands)
+    assert "42" in text and "--seed" in text  # a default
 
 
 @every_script
@@ -254,6 +266,10 @@ def test_the_rest_of_the_fenced_lines_is_right_too():
 def test_readme_smoke_commands_run_and_leave_only_safe_files(name, arguments, run_alone, tmp_path):
     done = run_alone(name, *arguments, HF_HUB_OFFLINE="1")
     assert done.returncode == 0, done.stderr
+    _, program, *following = shlex.split(done.stdout.rsplit("Next:\n", 1)[1])
+    if name != "glue_mrpc":  # its next command is Python code, which its own test runs
+        assert program == f"{name}.py"
+        load_script(name).parse_arguments(following)
     for path in (tmp_path / "alone").rglob("*"):
         if path.is_file() and path.name != f"{name}.py":
             assert path.suffix in SAFE_SUFFIXES and path.name != "training_args.bin", path
