@@ -90,17 +90,14 @@ class FineTuningArguments(transformers.TrainingArguments):
 
 def main(argv: list[str] | None = None) -> None:
     """Fine-tune, evaluate and predict: all that there are rows for, or what --do_... chooses."""
-    args, training_args = parse_arguments(sys.argv[1:] if argv is None else argv)
+    args, training_args = parse_arguments(argv)
+    prepare(training_args)
     tables = load_splits(args, training_args)
     if args.smoke:
         tokenizer, model = tiny(tables["train"], args.max_seq_length)
     else:
         tokenizer, model = pretrained(args.model_name_or_path, class_names(tables.get("train")))
-    check_fit(model, tables, args)
-    datasets = {
-        split: tokenize(table, tokenizer, model.config.label2id, args.max_seq_length)
-        for split, table in tables.items()
-    }
+    datasets = build_datasets(tables, tokenizer, model.config, args.max_seq_length)
     trainer = build_trainer(model, tokenizer, training_args, datasets)
     metrics = {}
     if "train" in datasets:
@@ -179,13 +176,29 @@ class TextClassificationDataset(Dataset):
         return {name: column[index].long() for name, column in self.columns.items()}
 
 
-def tokenize(
-    table: pd.DataFrame, tokenizer: BertTokenizer, label2id: dict[str, int], max_seq_length: int
-) -> TextClassificationDataset:
-    """Return the dataset of a table with the columns `text`, `text_pair` and `label`."""
-    labels = [label2id[label] for label in table["label"]] if "label" in table else None
-    texts, text_pairs = table["text"], table.get("text_pair")
-    return TextClassificationDataset(texts, tokenizer, text_pairs, labels, max_seq_length)
+def build_datasets(
+    tables: dict[str, pd.DataFrame],
+    tokenizer: BertTokenizer,
+    config: BertConfig,
+    max_seq_length: int,
+) -> dict[str, TextClassificationDataset]:
+    """Return the datasets of tables with columns `text` and, as far as given, `text_pair`, `label`.
+
+    Raises InputError if rows have a class, or may have a length, that the model does not know.
+    """
+    datasets, limit, label2id = {}, config.max_position_embeddings, config.label2id
+    if max_seq_length > limit:
+        raise InputError(f"--max_seq_length {max_seq_length}: the model reads {limit} at most")
+    for split, table in tables.items():
+        unknown = sorted(set(table.get("label", [])) - set(label2id))
+        if unknown:
+            found = f"labels {unknown} that the model does not learn: it knows {list(label2id)}"
+            raise InputError(f"{split} file: {found}")
+        labels = [label2id[label] for label in table["label"]] if "label" in table else None
+        pairs = table.get("text_pair")
+        dataset = TextClassificationDataset(table["text"], tokenizer, pairs, labels, max_seq_length)
+        datasets[split] = dataset
+    return datasets
 
 
 def cut_padding(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
@@ -402,13 +415,13 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
     """Shows the flags' defaults, and the docstring's commands line by line."""
 
 
-def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArguments]:
+def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, FineTuningArguments]:
     """Parse and check the command line; bad usage raises InputError."""
+    argv = sys.argv[1:] if argv is None else argv
     args, training_args = parse(argv, ScriptArguments, FineTuningArguments)
     check_positive(args, "max_seq_length", "max_train_samples")
     if not any(flag.startswith("--do_") for flag in argv):  # --eval_strategy has set do_eval
         training_args.do_eval = False
-    prepare(training_args)
     return args, training_args
 
 
@@ -479,7 +492,7 @@ def load_table(path: str, args: ScriptArguments, split: str) -> pd.DataFrame:
         columns[name] = table[column].astype("string").fillna("")
         empty = np.flatnonzero(columns[name].str.strip() == "")
         if len(empty):
-            where = f"{path}, row {empty[0] + 1} and {len(empty) - 1:,} more"
+            where = f"{path}, row {empty[0] + 1} ({len(empty):,} in all)"
             raise InputError(f"{where}: column {column!r} is empty: fill it or leave the row out")
     if table.empty:
         raise InputError(f"{path}: no rows")
@@ -544,18 +557,6 @@ def check_vocabulary(folder: str, known: int, expected: int) -> None:
     if not expected / 2 < known <= expected:
         counts = f"the tokenizer knows {known} tokens, the model {expected}"
         raise InputError(f"{folder}: {counts}: is a file missing?")
-
-
-def check_fit(model, tables: dict[str, pd.DataFrame], args: ScriptArguments) -> None:
-    """Raise InputError if rows have a class, or may have a length, that the model does not know."""
-    limit, known = model.config.max_position_embeddings, model.config.label2id
-    if args.max_seq_length > limit:
-        raise InputError(f"--max_seq_length {args.max_seq_length}: the model reads {limit} at most")
-    for split, table in tables.items():
-        unknown = sorted(set(table.get("label", [])) - set(known))
-        if unknown:
-            found = f"labels {unknown} that the model does not learn: it knows {list(known)}"
-            raise InputError(f"{getattr(args, f'{split}_file')}: {found}")
 
 
 def complete_checkpoints(output_dir: str) -> list[str]:
@@ -705,7 +706,9 @@ if __name__ == "__main__":
         print(f"error: interrupted: {remedy}", file=sys.stderr)
         sys.exit(130)
     except (InputError, OSError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
-            raise  # a bug; the other is PyTorch's word for a full disk
+        if isinstance(error, RuntimeError):
+            if "inline_container" not in str(error):
+                raise  # a bug; the other is PyTorch's word for a full disk
+            error = f"{error}: is the disk full?"
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -26,18 +27,42 @@ def load_script(name: str):
 
 
 @pytest.fixture
+def run_as_main(monkeypatch):
+    """Run a script in this process as `python SCRIPT.py ARGUMENTS` would; returns its exit status.
+
+    What stands under `if __name__ == "__main__"` runs too, without the seconds of the imports.
+    """
+
+    def run(name: str, *arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+        try:
+            runpy.run_path(str(SCRIPTS[name]), run_name="__main__")
+        except SystemExit as stop:
+            return stop.code
+        return 0
+
+    return run
+
+
+@pytest.fixture
 def run_alone(tmp_path):
     """Run a copy of one script as its user would, alone in an empty folder; returns the finished process.
 
     The copy runs in `tmp_path / "alone"`. Every proxy points at a closed port, so that the hub is out of reach.
     """
 
-    def run(name: str, *arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess:
+    def run(
+        name: str, *arguments: str, timeout: float = 120, **environment: str
+    ) -> subprocess.CompletedProcess:
         folder = tmp_path / "alone"
         folder.mkdir(exist_ok=True)
         shutil.copy(SCRIPTS[name], folder)
         closed = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
-        clean = {key: value for key, value in os.environ.items() if key not in ("HF_HUB_OFFLINE", "PYTHONPATH")}
+        clean = {
+            key: value
+            for key, value in os.environ.items()
+            if key not in ("HF_HUB_OFFLINE", "PYTHONPATH")
+        }
         return subprocess.run(
             [sys.executable, f"{name}.py", *arguments],
             cwd=folder,

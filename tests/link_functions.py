@@ -15,11 +15,17 @@ def linked(readme: Path) -> str:
     parts, script = re.split(r"(?m)^(?=#+ )", readme.read_text(encoding="utf-8")), None
     names = sorted(readme.parent.glob("*.py"))
     for number, part in enumerate(parts):
-        named = [path for path in names if path.name in part.split("\n")[0]]  # a heading that names its script
+        named = [
+            path for path in names if path.name in part.split("\n")[0]
+        ]  # a heading that names its script
         script = named[0] if named else names[0] if len(names) == 1 else script
         if re.match(r"#+ How it works\n", part):
             nodes = ast.parse(script.read_text(encoding="utf-8")).body
-            lines = {node.name: node.lineno for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+            lines = {
+                node.name: node.lineno
+                for node in nodes
+                if isinstance(node, ast.FunctionDef | ast.ClassDef)
+            }
 
             def link(match: re.Match, lines: dict[str, int] = lines, script: Path = script) -> str:
                 name = match.group(1)

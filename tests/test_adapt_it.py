@@ -17,7 +17,10 @@ def changes_of(name):
     text = next((part for part in parts if part.startswith(f"## {name}.py:")), text)
     for block in re.findall(r"```diff\n(.*?)```", text, re.DOTALL):
         lines = block.splitlines(keepends=True)
-        old, new = ("".join(line[1:] or "\n" for line in lines if line[0] in marks) for marks in (" -\n", " +\n"))
+        old, new = (
+            "".join(line[1:] or "\n" for line in lines if line[0] in marks)
+            for marks in (" -\n", " +\n")
+        )
         yield old, new
 
 
@@ -35,5 +38,7 @@ def test_diffs_apply_and_the_changed_script_runs(name, tmp_path):
     (tmp_path / f"{name}.py").write_text(together, encoding="utf-8")
     command = [sys.executable, f"{name}.py", "--smoke"]
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr

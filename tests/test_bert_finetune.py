@@ -1,12 +1,14 @@
 """bert_finetune.py: what a user sees of it, and its batches and metrics against independent computations."""
 
 import json
+import re
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import load_script
+from conftest import SCRIPTS, load_script
 from safetensors.torch import load_file
 from sklearn.metrics import f1_score
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer, pipeline
@@ -33,7 +35,12 @@ def test_smoke_alone_in_an_empty_folder(run_alone, tmp_path):
     assert done.returncode == 0, done.stderr
     output = tmp_path / "alone" / "outputs" / "bert_finetune"
     expected = {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"}
-    expected |= {"all_results.json", "confusion_matrix.png", "training_curve.png", "predictions.tsv"}
+    expected |= {
+        "all_results.json",
+        "confusion_matrix.png",
+        "training_curve.png",
+        "predictions.tsv",
+    }
     assert {path.name for path in output.iterdir()} == expected
     assert json.loads((output / "all_results.json").read_text())["eval_accuracy"] == 1
     assert "--do_predict --test_file" in done.stdout
@@ -42,7 +49,7 @@ def test_smoke_alone_in_an_empty_folder(run_alone, tmp_path):
 def test_saved_model_classifies_every_sample_in_a_pipeline(trained):
     classify = pipeline("text-classification", model=str(trained), device="cpu")
     for name in ("train", "validation"):
-        texts, labels = zip(*bert.SAMPLE_SPLITS[name], strict=True)
+        texts, labels = zip(*bert.SAMPLE[name], strict=True)
         assert len(texts) >= {"train": 40, "validation": 12}[name]
         assert [answer["label"] for answer in classify(list(texts))] == list(labels)
 
@@ -50,7 +57,9 @@ def test_saved_model_classifies_every_sample_in_a_pipeline(trained):
 def test_no_network_ends_in_one_line(run_alone):
     done = run_alone("bert_finetune", timeout=20)
     assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith("error: cannot download bert-base-uncased")
+    assert (
+        done.stderr.strip().splitlines()[-1].startswith("error: cannot download bert-base-uncased")
+    )
     assert "--smoke" in done.stderr and "--model_name_or_path" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -63,12 +72,23 @@ def test_predictions_of_a_saved_model_stand_in_file_order(trained, tmp_path):
     ] * 3
     test_file = write(tmp_path / "test.csv", "text\n" + "".join(f'"{text}"\n' for text in texts))
     bert.main(
-        ["--do_predict", "--test_file", test_file, "--model_name_or_path", str(trained), "--output_dir", str(tmp_path)]
+        [
+            "--do_predict",
+            "--test_file",
+            test_file,
+            "--model_name_or_path",
+            str(trained),
+            "--output_dir",
+            str(tmp_path),
+        ]
     )
     predicted = pd.read_csv(tmp_path / "predictions.tsv", sep="\t")
     assert predicted["text"].tolist() == texts
     assert predicted["label"].tolist() == ["positive", "negative", "negative"] * 3
-    model, tokenizer = BertForSequenceClassification.from_pretrained(trained), BertTokenizer.from_pretrained(trained)
+    model, tokenizer = (
+        BertForSequenceClassification.from_pretrained(trained),
+        BertTokenizer.from_pretrained(trained),
+    )
     for text, probability in zip(predicted["text"], predicted["probability"], strict=True):
         with torch.no_grad():
             logits = model.eval()(**tokenizer(text, return_tensors="pt")).logits
@@ -76,30 +96,56 @@ def test_predictions_of_a_saved_model_stand_in_file_order(trained, tmp_path):
     assert not (tmp_path / "model.safetensors").exists()
 
 
-def table_and_tokenizer():
-    texts = ["good", "a very good film with a long text of many words", "bad bad film", "no"]
-    table = pd.DataFrame({"text": texts, "label": ["b", "a", "a", "b"]})
-    return table, BertTokenizer().train_new_from_iterator(texts, vocab_size=200, show_progress=False)
+TEXTS = ["good", "a very good film with a long text of many words", "bad bad film", "no"]
+LABELS = [1, 0, 0, 1]
 
 
-def test_dataset_yields_padded_and_cut_tensors():
-    table, tokenizer = table_and_tokenizer()
-    dataset = bert.TextClassificationDataset(table, tokenizer, {"a": 0, "b": 1}, max_seq_length=8)
-    for i, text in enumerate(table["text"]):
-        expected = tokenizer(text, padding="max_length", truncation=True, max_length=8, return_tensors="pt")
+@pytest.fixture(scope="module")
+def tokenizer():
+    return BertTokenizer().train_new_from_iterator(TEXTS, vocab_size=200, show_progress=False)
+
+
+@pytest.mark.parametrize("text_pairs", [None, ["a film", "no", "good", "words of many films"]])
+@pytest.mark.parametrize("labels", [None, LABELS])
+def test_dataset_yields_padded_and_cut_tensors(tokenizer, text_pairs, labels):
+    dataset = bert.TextClassificationDataset(TEXTS, tokenizer, text_pairs, labels, max_seq_length=8)
+    options = {"padding": "max_length", "truncation": True, "max_length": 8}
+    assert len(dataset) == 4
+    for i, text in enumerate(TEXTS):
+        expected = tokenizer(text, text_pairs and text_pairs[i], **options)
         item = dataset[i]
-        for name in expected:
+        for name in ("input_ids", "token_type_ids", "attention_mask"):
             assert item[name].dtype == torch.int64 and item[name].shape == (8,)
-            assert torch.equal(item[name], expected[name][0])
-        assert item["labels"] == {"a": 0, "b": 1}[table["label"][i]]
+            assert item[name].tolist() == expected[name]
+        assert dataset.lengths[i] == sum(expected["attention_mask"])
+        if labels is None:
+            assert "labels" not in item
+        else:
+            assert item["labels"].dtype == torch.int64 and item["labels"].shape == ()
+            assert item["labels"] == labels[i]
 
 
-def test_cut_batch_has_the_loss_and_logits_of_the_uncut_batch():
-    table, tokenizer = table_and_tokenizer()
-    dataset = bert.TextClassificationDataset(table, tokenizer, {"a": 0, "b": 1}, max_seq_length=128)
+def test_dataset_tokenizes_every_row_of_many_and_holds_small_integers(tokenizer):
+    texts = [TEXTS[i % 4] for i in range(2501)]  # tokenized 1,000 at a time
+    dataset = bert.TextClassificationDataset(texts, tokenizer, max_seq_length=16)
+    for i in (0, 999, 1000, 2500):
+        expected = tokenizer(texts[i], padding="max_length", truncation=True, max_length=16)
+        assert dataset[i]["input_ids"].tolist() == expected["input_ids"]
+    assert sum(column.nbytes for column in dataset.columns.values()) == 2501 * 16 * 6
+
+
+def test_cut_batch_has_the_loss_and_logits_of_the_uncut_batch(tokenizer):
+    dataset = bert.TextClassificationDataset(TEXTS, tokenizer, labels=LABELS)
     torch.manual_seed(0)
-    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    model = BertForSequenceClassification(BertConfig(vocab_size=len(tokenizer), **size, initializer_range=0.5)).eval()
+    size = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
+    model = BertForSequenceClassification(
+        BertConfig(vocab_size=len(tokenizer), **size, initializer_range=0.5)
+    ).eval()
     uncut = torch.utils.data.default_collate([dataset[i] for i in range(4)])
     cut = bert.cut_padding([dataset[i] for i in range(4)])
     assert cut["input_ids"].shape[1] == max(dataset.lengths) < uncut["input_ids"].shape[1] == 128
@@ -137,10 +183,17 @@ def test_metrics_are_scikit_learns(trained, capsys):
     assert metrics["f1_macro"] == pytest.approx(f1_score(labels, [0, 1, 0], average="macro"))
 
 
-ROWS = [("great film", "good"), ("awful film", "bad"), ('a "quoted, film', "good"), ("None of it", "bad")]
+ROWS = [
+    ("great film", "good"),
+    ("awful film", "bad"),
+    ('a "quoted, film', "good"),
+    ("None of it", "bad"),
+]
 
 
-@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet", "headerless.tsv", "bom.csv", "crlf.tsv"])
+@pytest.mark.parametrize(
+    "kind", ["csv", "tsv", "jsonl", "parquet", "headerless.tsv", "bom.csv", "crlf.tsv"]
+)
 def test_file_formats(kind, tmp_path):
     table = pd.DataFrame(ROWS, columns=["text", "label"])
     path = tmp_path / f"train.{kind}"
@@ -157,22 +210,53 @@ def test_file_formats(kind, tmp_path):
         newline = "\r\n" if "crlf" in kind else "\n"
         write(path, newline.join(lines + ["\t".join(row) for row in ROWS]))
     args = bert.ScriptArguments(column_names=names)
-    assert list(bert.load_split(str(path), args, labelled=True).itertuples(index=False, name=None)) == ROWS
+    assert (
+        list(bert.load_table(str(path), args, "train").itertuples(index=False, name=None)) == ROWS
+    )
 
 
 def test_own_file_with_pairs_string_labels_and_three_classes(tmp_path):
-    rows = [("one cat", "a cat", "same"), ("one dog", "two cats", "other"), ("a hat", "the sea", "None")] * 4
-    pd.DataFrame(rows, columns=["first", "second", "verdict"]).to_csv(tmp_path / "pairs.csv", index=False)
-    files = ["--train_file", str(tmp_path / "pairs.csv"), "--validation_file", str(tmp_path / "pairs.csv")]
-    columns = ["--text_column", "first", "--text_pair_column", "second", "--label_column", "verdict"]
-    bert.main([*TINY, *files, *columns, "--max_seq_length", "16", "--output_dir", str(tmp_path / "out")])
+    rows = [
+        ("one cat", "a cat", "same"),
+        ("one dog", "two cats", "other"),
+        ("a hat", "the sea", "None"),
+    ] * 4
+    pd.DataFrame(rows, columns=["first", "second", "verdict"]).to_csv(
+        tmp_path / "pairs.csv", index=False
+    )
+    files = [
+        "--train_file",
+        str(tmp_path / "pairs.csv"),
+        "--validation_file",
+        str(tmp_path / "pairs.csv"),
+    ]
+    columns = [
+        "--text_column",
+        "first",
+        "--text_pair_column",
+        "second",
+        "--label_column",
+        "verdict",
+    ]
+    bert.main(
+        [*TINY, *files, *columns, "--max_seq_length", "16", "--output_dir", str(tmp_path / "out")]
+    )
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["id2label"] == {"0": "None", "1": "other", "2": "same"}
     assert "eval_accuracy" in json.loads((tmp_path / "out" / "all_results.json").read_text())
 
 
 def test_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path):
-    steps = ["--smoke", "--num_train_epochs", "3", "--save_strategy", "steps", "--save_steps", "4", "--output_dir"]
+    steps = [
+        "--smoke",
+        "--num_train_epochs",
+        "3",
+        "--save_strategy",
+        "steps",
+        "--save_steps",
+        "4",
+        "--output_dir",
+    ]
     bert.main([*steps, str(tmp_path / "whole")])
 
     class Interrupted(bert.LengthGroupedTrainer):
@@ -196,11 +280,66 @@ def test_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+def test_functions_raise_an_exception_that_a_program_can_catch(tokenizer, tmp_path):
+    with pytest.raises(bert.InputError, match="two classes"):
+        bert.class_names(pd.DataFrame({"text": ["a", "b"], "label": ["x", "x"]}))
+    with pytest.raises(bert.InputError, match="cannot load"):
+        bert.pretrained(str(tmp_path))
+    with pytest.raises(bert.InputError, match="no column 'text'"):
+        bert.load_table(write(tmp_path / "a.csv", "a,b\n1,2\n"), bert.ScriptArguments(), "train")
+    with pytest.raises(bert.InputError, match="max_seq_length"):
+        bert.main(["--smoke", "--max_seq_length", "0"])
+
+
+def test_readme_block_classifies_with_the_functions_alone(trained, tmp_path, monkeypatch):
+    """The README's first Python block, in a folder that holds what a smoke run has left."""
+    readme = (SCRIPTS["bert_finetune"].parent / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"```python\n(.*?)```", readme, re.DOTALL).group(1)
+    shutil.copytree(trained, tmp_path / "outputs" / "bert_finetune")
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(block, found)
+    assert found["probabilities"].shape == (2, 2)
+    assert found["model"].config.id2label[int(found["probabilities"][0].argmax())] == "positive"
+    assert found["model"].config.id2label[int(found["probabilities"][1].argmax())] == "negative"
+
+
+def test_class_names_follow_the_numbers_whatever_their_order(tokenizer, tmp_path, capsys):
+    """A checkpoint may list `id2label` in any order: the table and the lines name the right class."""
+    names = {1: "good", 0: "bad"}
+    size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = BertConfig(vocab_size=len(tokenizer), intermediate_size=32, id2label=names, **size)
+    config.label2id = {"good": 1, "bad": 0}
+    model = BertForSequenceClassification(config)
+    with torch.no_grad():  # always the class 1
+        model.classifier.weight.zero_()
+        model.classifier.bias.copy_(torch.tensor([0.0, 5.0]))
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "model")
+    rows = write(tmp_path / "rows.csv", "text,label\ngood film,good\nno film,bad\n")
+    flags = [
+        "--do_eval",
+        "--validation_file",
+        rows,
+        "--model_name_or_path",
+        str(tmp_path / "model"),
+    ]
+    bert.main([*flags, "--output_dir", str(tmp_path / "out")])
+    assert "  good 0.993  good film" in capsys.readouterr().out
+
+
 @pytest.mark.real_data
 @pytest.mark.real_model
 @pytest.mark.slow
 def test_sst2_from_minilm_learns(real_data, real_model, tmp_path):
-    files = ["--train_file", f"{real_data}/sst2/train.tsv", "--validation_file", f"{real_data}/sst2/validation.tsv"]
+    files = [
+        "--train_file",
+        f"{real_data}/sst2/train.tsv",
+        "--validation_file",
+        f"{real_data}/sst2/validation.tsv",
+    ]
     one_epoch = ["--column_names", "text", "label", "--num_train_epochs", "1"]
-    bert.main([*files, *one_epoch, "--model_name_or_path", str(real_model), "--output_dir", str(tmp_path)])
+    bert.main(
+        [*files, *one_epoch, "--model_name_or_path", str(real_model), "--output_dir", str(tmp_path)]
+    )
     assert json.loads((tmp_path / "all_results.json").read_text())["eval_accuracy"] >= 0.85

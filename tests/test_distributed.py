@@ -27,7 +27,12 @@ def launch(name, folder, launcher, *arguments, quiet=False):
 
     `quiet` throws its output away, for a test that does not read it while the script writes.
     """
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes = {
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
     pipes |= {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} if quiet else {}
     command = [*launcher, str(SCRIPTS[name]), *arguments]
     return subprocess.Popen(command, cwd=folder, env=ENVIRONMENT, start_new_session=True, **pipes)
@@ -51,11 +56,11 @@ def without_dropout(tmp_path_factory):
     import pandas as pd
 
     bert, folder = load_script("bert_finetune"), tmp_path_factory.mktemp("inputs")
-    for name, rows in bert.SAMPLE_SPLITS.items():
+    for name, rows in bert.SAMPLE.items():
         pd.DataFrame(rows, columns=["text", "label"]).to_csv(folder / f"{name}.csv", index=False)
-    table = pd.DataFrame(bert.SAMPLE_SPLITS["train"], columns=["text", "label"])
+    table = pd.DataFrame(bert.SAMPLE["train"], columns=["text", "label"])
     torch.manual_seed(0)
-    tokenizer, model = bert.tiny({"train": table}, bert.ScriptArguments())
+    tokenizer, model = bert.tiny(table, max_seq_length=128)
     model.config.hidden_dropout_prob = model.config.attention_probs_dropout_prob = 0.0
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
@@ -69,7 +74,11 @@ def batches(total, processes):
 @pytest.mark.parametrize(
     ("name", "total", "arguments"),
     [
-        ("bert_finetune", 8, ["--bf16", "false", "--num_train_epochs", "3", "--model_name_or_path", "{0}/model"]),
+        (
+            "bert_finetune",
+            8,
+            ["--bf16", "false", "--num_train_epochs", "3", "--model_name_or_path", "{0}/model"],
+        ),
         ("gpt2_finetune", 8, ["--smoke", "--max_steps", "60", "--cache_dir", "cache"]),
         ("t5_translator", 10, ["--smoke", "--max_steps", "40"]),
     ],
@@ -77,19 +86,36 @@ def batches(total, processes):
 def test_two_processes_learn_like_one(name, total, arguments, without_dropout, tmp_path):
     arguments = [argument.format(without_dropout) for argument in arguments]
     if name == "bert_finetune":
-        files = ["train", without_dropout / "train.csv", "validation", without_dropout / "validation.csv"]
+        files = [
+            "train",
+            without_dropout / "train.csv",
+            "validation",
+            without_dropout / "validation.csv",
+        ]
         arguments += ["--train_file", str(files[1]), "--validation_file", str(files[3])]
     outs = {}
     for processes, launcher in ((1, [sys.executable]), (2, TORCHRUN)):
         (tmp_path / str(processes)).mkdir()
-        outs[processes] = run(name, tmp_path / str(processes), launcher, *arguments, *batches(total, processes))
-    accumulated = ["--gradient_accumulation_steps", "2", *batches(total, 2), "--output_dir", "accumulated"]
+        outs[processes] = run(
+            name, tmp_path / str(processes), launcher, *arguments, *batches(total, processes)
+        )
+    accumulated = [
+        "--gradient_accumulation_steps",
+        "2",
+        *batches(total, 2),
+        "--output_dir",
+        "accumulated",
+    ]
     out = run(name, tmp_path, [sys.executable], *arguments, *accumulated)
     np.testing.assert_allclose(losses(out), losses(outs[1]), atol=1e-3)
     assert len(losses(outs[1])) >= 10
     np.testing.assert_allclose(losses(outs[2]), losses(outs[1]), atol=1e-3)
-    assert outs[2].count("Next:") == 1 and outs[2].count("train_loss = ") == 1  # one process reports
-    one, two = (json.loads((tmp_path / n / "outputs" / name / "all_results.json").read_text()) for n in "12")
+    assert (
+        outs[2].count("Next:") == 1 and outs[2].count("train_loss = ") == 1
+    )  # one process reports
+    one, two = (
+        json.loads((tmp_path / n / "outputs" / name / "all_results.json").read_text()) for n in "12"
+    )
     assert one.keys() == two.keys()
     for key in one:
         if not re.search("runtime|second|flos", key):
@@ -104,14 +130,43 @@ def test_metrics_count_every_row_once(without_dropout, tmp_path):
     """23 rows of unequal length do not divide by two processes and batches of 4."""
     lines = (without_dropout / "train.csv").read_text().splitlines()[:24]
     (tmp_path / "odd.csv").write_text("\n".join(lines))
-    evaluate = ["--do_eval", "--do_predict", "--validation_file", "odd.csv", "--test_file", "odd.csv"]
-    evaluate += ["--per_device_eval_batch_size", "4", "--model_name_or_path", f"{without_dropout}/model"]
+    evaluate = [
+        "--do_eval",
+        "--do_predict",
+        "--validation_file",
+        "odd.csv",
+        "--test_file",
+        "odd.csv",
+    ]
+    evaluate += [
+        "--per_device_eval_batch_size",
+        "4",
+        "--model_name_or_path",
+        f"{without_dropout}/model",
+    ]
     found = []
     for processes, launcher in ((1, [sys.executable]), (2, ACCELERATE)):
-        run("bert_finetune", tmp_path, launcher, *evaluate, "--bf16", "false", "--output_dir", f"out{processes}")
+        run(
+            "bert_finetune",
+            tmp_path,
+            launcher,
+            *evaluate,
+            "--bf16",
+            "false",
+            "--output_dir",
+            f"out{processes}",
+        )
         results = json.loads((tmp_path / f"out{processes}" / "all_results.json").read_text())
         rows = (tmp_path / f"out{processes}" / "predictions.tsv").read_text()
-        found.append(({key: round(results[key], 5) for key in ("eval_accuracy", "eval_f1_macro", "eval_loss")}, rows))
+        found.append(
+            (
+                {
+                    key: round(results[key], 5)
+                    for key in ("eval_accuracy", "eval_f1_macro", "eval_loss")
+                },
+                rows,
+            )
+        )
     assert found[0] == found[1]
     assert len(found[0][1].splitlines()) == 24
 
@@ -123,13 +178,23 @@ def test_training_resumes_with_another_number_of_processes(tmp_path):
     cut.mkdir()
     run("gpt2_finetune", whole, [sys.executable], *steps, *batches(8, 1))
     process = launch("gpt2_finetune", cut, TORCHRUN, *steps, *batches(8, 2))
-    while not list(cut.glob("outputs/*/checkpoint-*/trainer_state.json")) and process.poll() is None:
+    while (
+        not list(cut.glob("outputs/*/checkpoint-*/trainer_state.json")) and process.poll() is None
+    ):
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)
     _, err = process.communicate()
     assert process.returncode == -signal.SIGKILL, err
     time.sleep(1)  # until its children are gone
-    run("gpt2_finetune", cut, [sys.executable], *steps, *batches(8, 1), "--resume_from_checkpoint", "last")
+    run(
+        "gpt2_finetune",
+        cut,
+        [sys.executable],
+        *steps,
+        *batches(8, 1),
+        "--resume_from_checkpoint",
+        "last",
+    )
     results = [
         json.loads((folder / "outputs/gpt2_finetune/all_results.json").read_text())["eval_loss"]
         for folder in (whole, cut)
@@ -140,30 +205,47 @@ def test_training_resumes_with_another_number_of_processes(tmp_path):
 def free_ports(number):
     """Ports of the loopback device that nobody listens on."""
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
+        sockets = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)
+        ]
         return [server.getsockname()[1] for server in sockets]
 
 
 def test_two_lstm_workers_learn_like_one_process(tmp_path):
     """57 pairs in batches of 8: the last batch leaves a worker without rows."""
     lstm = load_script("seq2seq_lstm")
-    (tmp_path / "pairs.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in (lstm.SAMPLE_PAIRS * 3)[:57]))
+    (tmp_path / "pairs.tsv").write_text(
+        "".join(f"{a}\t{b}\n" for a, b in (lstm.SAMPLE_PAIRS * 3)[:57])
+    )
     files = ["--train_file", "pairs.tsv", "--validation_file", "pairs.tsv", "--batch_size", "8"]
-    flags = ["--smoke", "--attention", "--no-bf16", "--dropout", "0", "--num_train_epochs", "4", *files]
+    flags = [
+        "--smoke",
+        "--attention",
+        "--no-bf16",
+        "--dropout",
+        "0",
+        "--num_train_epochs",
+        "4",
+        *files,
+    ]
     run("seq2seq_lstm", tmp_path, [sys.executable], *flags, "--output_dir", "one")
     cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
     workers = []
     for index in range(2):
         config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
         launcher = ["env", f"TF_CONFIG={config}", sys.executable]
-        workers.append(launch("seq2seq_lstm", tmp_path, launcher, *flags, "--output_dir", f"worker{index}"))
+        workers.append(
+            launch("seq2seq_lstm", tmp_path, launcher, *flags, "--output_dir", f"worker{index}")
+        )
     for worker in workers:
         _, err = worker.communicate(timeout=240)
         assert worker.returncode == 0, err
     histories, weights = [], []
     for name in ("one", "worker0", "worker1"):
         translator = lstm.load_translator(tmp_path / name)
-        histories.append([[epoch["train_loss"], epoch["eval_loss"]] for epoch in translator.settings["history"]])
+        histories.append(
+            [[epoch["train_loss"], epoch["eval_loss"]] for epoch in translator.settings["history"]]
+        )
         weights.append([variable.numpy() for variable in translator.model.trainable_variables])
     assert np.array(histories).shape == (3, 4, 2) and histories[1] == histories[2]
     np.testing.assert_allclose(histories[1], histories[0], atol=1e-3)
@@ -178,9 +260,20 @@ def file_to_translate(tmp_path_factory):
     for part in t5.tiny({"train": t5.SAMPLE_PAIRS}, t5.ScriptArguments()):
         part.save_pretrained(folder / "model")
     texts = [english for english, _ in t5.SAMPLE_PAIRS]
-    lines = [f"{texts[i % len(texts)]} {i % 97}" * (i % 50 > 0) for i in range(t5.WINDOW_LINES * 5 // 2)]
+    lines = [
+        f"{texts[i % len(texts)]} {i % 97}" * (i % 50 > 0) for i in range(t5.WINDOW_LINES * 5 // 2)
+    ]
     (folder / "in.txt").write_text("\n".join(lines) + "\n")
-    flags = ["--model_name_or_path", "model", "--max_new_tokens", "8", "--bf16", "false", "--input_file", "in.txt"]
+    flags = [
+        "--model_name_or_path",
+        "model",
+        "--max_new_tokens",
+        "8",
+        "--bf16",
+        "false",
+        "--input_file",
+        "in.txt",
+    ]
     run("t5_translator", folder, [sys.executable], *flags, "--output_file", "one.txt")
     return folder, flags
 
@@ -194,13 +287,26 @@ def test_two_processes_translate_a_file_to_the_same_bytes(file_to_translate):
 
 def test_a_dead_process_ends_the_translation_and_a_resumed_run_finishes_it(file_to_translate):
     folder, flags = file_to_translate
-    process = launch("t5_translator", folder, TORCHRUN, *flags, "--output_file", "three.txt", quiet=True)
+    process = launch(
+        "t5_translator", folder, TORCHRUN, *flags, "--output_file", "three.txt", quiet=True
+    )
     while not list(folder.glob(".three.txt.*partial/0*.txt")) and process.poll() is None:
         time.sleep(0.01)
-    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    children = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True
+    ).stdout.split()
     os.kill(int(children[-1]), signal.SIGKILL)
     assert process.wait(timeout=120) != 0 and not (folder / "three.txt").exists()
-    run("t5_translator", folder, TORCHRUN, *flags, "--output_file", "three.txt", "--resume_from_checkpoint", "last")
+    run(
+        "t5_translator",
+        folder,
+        TORCHRUN,
+        *flags,
+        "--output_file",
+        "three.txt",
+        "--resume_from_checkpoint",
+        "last",
+    )
     assert (folder / "three.txt").read_bytes() == (folder / "one.txt").read_bytes()
 
 

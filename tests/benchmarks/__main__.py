@@ -23,7 +23,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("torch", "transformers", "datasets", "accelerate", "tensorflow", "keras", "numpy", "ctranslate2")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "datasets",
+    "accelerate",
+    "tensorflow",
+    "keras",
+    "numpy",
+    "ctranslate2",
+)
 SCRIPTS = {path.stem: path for path in sorted(ROOT.glob("*/*.py")) if path.parent.name != "tests"}
 
 
@@ -41,9 +50,7 @@ class Row:
         """The row of the table; of seconds the lower is better, of anything per second the higher."""
         usual, ours = figures[self.usual], figures[self.ours]
         gain = ours / usual if "/" in self.unit else usual / ours
-        return (
-            f"| {self.what} | {number(usual)} {self.unit} | **{number(ours)}** ({number(gain)}×) | `{self.command}` |"
-        )
+        return f"| {self.what} | {number(usual)} {self.unit} | **{number(ours)}** ({number(gain)}×) | `{self.command}` |"
 
 
 LSTM = "python tests/benchmarks/seq2seq_lstm.py --attention"
@@ -107,7 +114,9 @@ def measure(command: str) -> dict[str, float]:
     """Run a benchmark, show what it prints and return its figures, which are a line of JSON."""
     print(f"\n$ {command}", flush=True)
     figures = {}
-    process = subprocess.Popen([sys.executable, *command.split()[1:]], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, *command.split()[1:]], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     for line in process.stdout:
         print(line, end="", flush=True)
         if line.startswith('{"'):  # a trainer prints its logs with single quotes
@@ -123,7 +132,9 @@ def smoke_seconds(path: Path) -> float:
     for _ in range(3):
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
-            subprocess.run([sys.executable, path, "--smoke"], cwd=folder, capture_output=True, check=True)
+            subprocess.run(
+                [sys.executable, path, "--smoke"], cwd=folder, capture_output=True, check=True
+            )
             times.append(time.perf_counter() - start)
     return statistics.median(times)
 
@@ -133,7 +144,11 @@ def machine() -> dict[str, str | int]:
     import torch
 
     information = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    names = [line.split(":")[1].strip() for line in information.splitlines() if line.startswith("model name")]
+    names = [
+        line.split(":")[1].strip()
+        for line in information.splitlines()
+        if line.startswith("model name")
+    ]
     units = [unit for unit in ("avx512_bf16", "amx_bf16") if unit in information.split()]
     gpu = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     versions = {}
@@ -158,7 +173,11 @@ def as_markdown(results: dict) -> str:
     where = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
     lines = [f"Measured by `python -m tests.benchmarks`: {where}."]
     if found := results["figures"]:
-        lines += ["", "| against the usual way | usual | this script | command |", "|---|---:|---:|---|"]
+        lines += [
+            "",
+            "| against the usual way | usual | this script | command |",
+            "|---|---:|---:|---|",
+        ]
         lines += [row.line(found[row.command]) for row in ROWS if row.command in found]
     if found := results["smoke"]:
         lines += ["", "| `python SCRIPT --smoke` | wall time, imports included |", "|---|---:|"]
@@ -169,7 +188,9 @@ def as_markdown(results: dict) -> str:
 def main() -> None:
     """Run the benchmarks, print and write the results."""
     names = list(dict.fromkeys(Path(row.command.split()[1]).stem for row in ROWS))
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", nargs="+", choices=[*names, "smoke"], default=[*names, "smoke"])
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/benchmarks"))
     options = parser.parse_args()
@@ -180,9 +201,15 @@ def main() -> None:
     if "smoke" in options.only:
         results["smoke"] = {name: round(smoke_seconds(path), 2) for name, path in SCRIPTS.items()}
     options.output_dir.mkdir(parents=True, exist_ok=True)
-    (options.output_dir / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (options.output_dir / "results.json").write_text(
+        json.dumps(results, indent=1) + "\n", encoding="utf-8"
+    )
     (options.output_dir / "results.md").write_text(as_markdown(results), encoding="utf-8")
-    print(f"\n{as_markdown(results)}\nFiles:", *sorted(options.output_dir.glob("results.*")), sep="\n  ")
+    print(
+        f"\n{as_markdown(results)}\nFiles:",
+        *sorted(options.output_dir.glob("results.*")),
+        sep="\n  ",
+    )
 
 
 if __name__ == "__main__":

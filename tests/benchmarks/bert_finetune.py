@@ -20,7 +20,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from figures import DATA, minilm, print_figures
 from sides import matmul_rate, take_turns
@@ -30,33 +29,35 @@ from transformers import Trainer, TrainingArguments, logging, set_seed
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bert_finetune"))
 import bert_finetune as script  # noqa: E402
 
-FILES = {"train": str(DATA / "sst2" / "train.tsv"), "validation": str(DATA / "sst2" / "validation.tsv")}
+FILES = {
+    "train": str(DATA / "sst2" / "train.tsv"),
+    "validation": str(DATA / "sst2" / "validation.tsv"),
+}
 
 
-def load_tables() -> script.Splits:
+def load_tables() -> dict:
     """SST-2's training and validation rows."""
     columns = script.ScriptArguments(column_names=["text", "label"])
-    return {name: script.load_split(path, columns, labelled=True) for name, path in FILES.items()}
+    return {split: script.load_table(path, columns, split) for split, path in FILES.items()}
 
 
 def peak_memory() -> float:
     """Largest resident memory of this process so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**20 if sys.platform == "darwin" else 2**10
+    )
 
 
-def trainer_of(side: str, options, tables: script.Splits, folder: str) -> Trainer:
+def trainer_of(side: str, options, tables: dict, folder: str) -> Trainer:
     """Trainer of the script ("ours") or of the usual way ("usual") for the same rows."""
-    arguments = ["--train_file", FILES["train"], "--validation_file", FILES["validation"]]
-    arguments += ["--model_name_or_path", options.model, "--output_dir", folder, "--save_strategy", "no"]
-    arguments += ["--num_train_epochs", "1", "--disable_tqdm", "true", "--logging_strategy", "no"]
-    args, training_args = script.parse_arguments([*arguments, "--column_names", "text", "label"])
+    flags = "--save_strategy no --logging_strategy no --disable_tqdm true --num_train_epochs 1"
+    _, training_args = script.parse_arguments(["--output_dir", folder, *flags.split()])
     set_seed(0)
-    tokenizer, model = script.pretrained(tables, args)
-    settings = (tokenizer, model.config.label2id, 128)
-    datasets = {name: script.TextClassificationDataset(table, *settings) for name, table in tables.items()}
+    tokenizer, model = script.pretrained(options.model, script.class_names(tables["train"]))
+    datasets = script.build_datasets(tables, tokenizer, model.config, 128)
     if side == "ours":
         script.keep_freed_memory()
-        return script.build_trainer(model, tokenizer, datasets, training_args)
+        return script.build_trainer(model, tokenizer, training_args, datasets)
     usual = TrainingArguments(
         folder,
         per_device_train_batch_size=32,
@@ -70,8 +71,9 @@ def trainer_of(side: str, options, tables: script.Splits, folder: str) -> Traine
         logging_strategy="no",
         disable_tqdm=True,
     )
+    rows = datasets["train"], datasets["validation"]
     metrics = {"compute_metrics": script.accuracy_and_f1}
-    return Trainer(model, usual, default_collate, datasets["train"], datasets["validation"], **metrics)
+    return Trainer(model, usual, default_collate, *rows, **metrics)
 
 
 def prepare(side: str, options):
@@ -81,15 +83,26 @@ def prepare(side: str, options):
     tables = load_tables()
 
     def run(number: int) -> dict[str, float]:
-        sample = tables["train"] if options.epoch else tables["train"].sample(options.rows, random_state=number)
+        sample = (
+            tables["train"]
+            if options.epoch
+            else tables["train"].sample(options.rows, random_state=number)
+        )
         with tempfile.TemporaryDirectory() as folder:
             trainer = trainer_of(side, options, {**tables, "train": sample}, folder)
-            found = {"samples/s": trainer.train().metrics["train_samples_per_second"], "MiB": peak_memory()}
+            found = {
+                "samples/s": trainer.train().metrics["train_samples_per_second"],
+                "MiB": peak_memory(),
+            }
             if options.epoch:
                 found["accuracy"] = trainer.evaluate()["eval_accuracy"]
         dataset, parameters = trainer.train_dataset, trainer.model.named_parameters()
         weights = sum(tensor.numel() for name, tensor in parameters if "embeddings" not in name)
-        return {**found, "bf16": trainer.args.bf16, "flops": 6 * weights * float(np.mean(dataset.lengths))}
+        return {
+            **found,
+            "bf16": trainer.args.bf16,
+            "flops": 6 * weights * float(dataset.lengths.double().mean()),
+        }
 
     return run
 
@@ -104,9 +117,13 @@ def compare(options) -> None:
         found = found[-options.rounds :]  # without the round that warms up
         speeds[name] = [one["samples/s"] for one in found]
         accuracy = f", validation accuracy {found[0]['accuracy']:.4f}" if options.epoch else ""
-        print(f"{name}: {statistics.median(speeds[name]):.1f} samples/s, at most {found[-1]['MiB']:.0f} MiB{accuracy}")
+        print(
+            f"{name}: {statistics.median(speeds[name]):.1f} samples/s, at most {found[-1]['MiB']:.0f} MiB{accuracy}"
+        )
     ratios = [ours / usual for ours, usual in zip(speeds["ours"], speeds["usual"], strict=True)]
-    print(f"ours is {statistics.median(ratios):.1f} times as fast ({', '.join(f'{ratio:.1f}' for ratio in ratios)})")
+    print(
+        f"ours is {statistics.median(ratios):.1f} times as fast ({', '.join(f'{ratio:.1f}' for ratio in ratios)})"
+    )
     last = results["ours"][-1]
     rate = matmul_rate(torch.bfloat16 if last["bf16"] else torch.float32)
     flops = last["flops"] * statistics.median(speeds["ours"])
@@ -122,21 +139,32 @@ def measure_memory(options) -> None:
         file.writelines(f"{lines[row % len(lines)]}\n" for row in range(options.memory))
         file.flush()
         before = peak_memory()
-        table = script.load_split(file.name, script.ScriptArguments(column_names=["text", "label"]), labelled=True)
+        columns = script.ScriptArguments(column_names=["text", "label"])
+        table = script.load_table(file.name, columns, "train")
     tokenizer, start = script.BertTokenizer.from_pretrained(options.model), time.perf_counter()
-    dataset = script.TextClassificationDataset(table, tokenizer, {"0": 0, "1": 1}, 128)
+    labels = table["label"].astype(int).tolist()
+    dataset = script.TextClassificationDataset(table["text"], tokenizer, labels=labels)
     seconds = time.perf_counter() - start
     iter(script.ShuffledBatchesSampler(32, dataset.lengths.tolist(), seed=0))
-    print(f"{len(dataset):,} sentences tokenized in {seconds:.0f} s; peak memory of the process", end=" ")
+    print(
+        f"{len(dataset):,} sentences tokenized in {seconds:.0f} s; peak memory of the process",
+        end=" ",
+    )
     print(f"{peak_memory():.0f} MiB, {before:.0f} MiB of it before the file was read")
 
 
 def main() -> None:
     """Print the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default=minilm(), help="checkpoint folder of a BERT")
-    parser.add_argument("--epoch", action="store_true", help="train a whole epoch on each side and compare accuracy")
-    parser.add_argument("--memory", type=int, metavar="ROWS", help="measure memory for so many sentences")
+    parser.add_argument(
+        "--epoch", action="store_true", help="train a whole epoch on each side and compare accuracy"
+    )
+    parser.add_argument(
+        "--memory", type=int, metavar="ROWS", help="measure memory for so many sentences"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=1024, help="training rows in each round")
     options = parser.parse_args()

@@ -6,7 +6,9 @@ import os
 import sys
 from pathlib import Path
 
-DATA = Path(os.environ.get("SHOWCASE_DATA", "data"))  # the folder with mrpc/, multi30k/, sst2/ and tinyshakespeare/
+DATA = Path(
+    os.environ.get("SHOWCASE_DATA", "data")
+)  # the folder with mrpc/, multi30k/, sst2/ and tinyshakespeare/
 
 
 def minilm() -> str:

@@ -20,7 +20,8 @@ from figures import DATA, minilm
 
 ROOT = Path(__file__).resolve().parents[2]
 THREADS = dict.fromkeys(
-    ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "RAYON_NUM_THREADS"), "1"
+    ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "RAYON_NUM_THREADS"),
+    "1",
 )
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
@@ -29,13 +30,28 @@ def run(processes: int, *arguments: str) -> float:
     """Run a script of torch in so many processes; return the seconds that it took."""
     begin = time.perf_counter()
     command = [*(TORCHRUN if processes > 1 else [sys.executable]), *arguments]
-    subprocess.run(command, check=True, env=os.environ | THREADS, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    subprocess.run(
+        command,
+        check=True,
+        env=os.environ | THREADS,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     return time.perf_counter() - begin
 
 
 def trained(processes: int, folder: str, script: str, *arguments: str) -> float:
     """Rows per second of a training, without starting and loading."""
-    run(processes, str(ROOT / script), *arguments, "--save_strategy", "no", "--do_train", "--output_dir", folder)
+    run(
+        processes,
+        str(ROOT / script),
+        *arguments,
+        "--save_strategy",
+        "no",
+        "--do_train",
+        "--output_dir",
+        folder,
+    )
     return json.loads(Path(folder, "all_results.json").read_text())["train_samples_per_second"]
 
 
@@ -51,10 +67,26 @@ def gpt2(processes: int, folder: str, options) -> float:
     checkpoint = f"{folder}/checkpoint"
     text = f"{DATA}/tinyshakespeare/input.txt"
     subprocess.run(
-        [sys.executable, str(ROOT / "tests/make_char_checkpoint.py"), "--text", text, "--output_dir", checkpoint],
+        [
+            sys.executable,
+            str(ROOT / "tests/make_char_checkpoint.py"),
+            "--text",
+            text,
+            "--output_dir",
+            checkpoint,
+        ],
         check=True,
     )
-    flags = ["--block_size", "64", "--max_steps", "60", "--per_device_train_batch_size", "64", "--cache_dir", folder]
+    flags = [
+        "--block_size",
+        "64",
+        "--max_steps",
+        "60",
+        "--per_device_train_batch_size",
+        "64",
+        "--cache_dir",
+        folder,
+    ]
     files = ["--model_name_or_path", checkpoint, "--train_file", text]
     return trained(processes, folder, "gpt2_finetune/gpt2_finetune.py", *files, *flags)
 
@@ -70,10 +102,14 @@ def t5(processes: int, folder: str, options) -> float:
     arguments = script.ScriptArguments(source_lang="German", target_lang="English")
     tokenizer, _ = script.tiny({"train": pairs}, arguments)
     size = {"d_model": 256, "d_ff": 1024, "num_layers": 4, "num_heads": 4}
-    config = script.transformers.T5Config(vocab_size=len(tokenizer), **size, decoder_start_token_id=0)
+    config = script.transformers.T5Config(
+        vocab_size=len(tokenizer), **size, decoder_start_token_id=0
+    )
     for part in (tokenizer, script.T5ForConditionalGeneration(config)):
         part.save_pretrained(folder)
-    Path(folder, "german.txt").write_text("".join(f"{german}\n" for german, _ in pairs), encoding="utf-8")
+    Path(folder, "german.txt").write_text(
+        "".join(f"{german}\n" for german, _ in pairs), encoding="utf-8"
+    )
     files = ["--input_file", f"{folder}/german.txt", "--output_file", f"{folder}/english.txt"]
     flags = ["--model_name_or_path", folder, "--source_lang", "German", "--target_lang", "English"]
     script_path = str(ROOT / "lang_translator/t5_translator.py")
@@ -85,7 +121,13 @@ def lstm(processes: int, folder: str, options) -> float:
     rows = Path(DATA, "multi30k", "train.de-en.tsv").read_text(encoding="utf-8").splitlines(True)
     Path(folder, "train.tsv").write_text("".join(rows[: 1920 * processes]), encoding="utf-8")
     Path(folder, "validation.tsv").write_text("".join(rows[:16]), encoding="utf-8")
-    files = ["--train_file", f"{folder}/train.tsv", "--validation_file", f"{folder}/validation.tsv", "--do_train"]
+    files = [
+        "--train_file",
+        f"{folder}/train.tsv",
+        "--validation_file",
+        f"{folder}/validation.tsv",
+        "--do_train",
+    ]
     flags = ["--attention", "--num_train_epochs", "2", "--batch_size", str(64 * processes)]
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(processes)]
     cluster = {"worker": [f"127.0.0.1:{server.getsockname()[1]}" for server in sockets]}
@@ -93,7 +135,11 @@ def lstm(processes: int, folder: str, options) -> float:
         server.close()
     workers = []
     for index in range(processes):
-        config = {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})}
+        config = {
+            "TF_CONFIG": json.dumps(
+                {"cluster": cluster, "task": {"type": "worker", "index": index}}
+            )
+        }
         command = [sys.executable, str(ROOT / "lang_translator/seq2seq_lstm.py"), *files, *flags]
         command += ["--output_dir", f"{folder}/worker{index}"]
         environment = os.environ | THREADS | (config if processes > 1 else {})
@@ -101,12 +147,16 @@ def lstm(processes: int, folder: str, options) -> float:
         workers.append(subprocess.Popen(command, env=environment, **quiet))
     if any(worker.wait() for worker in workers):
         raise RuntimeError("a worker failed")
-    history = json.loads(Path(folder, "worker0", "vocabulary.json").read_text())["settings"]["history"]
+    history = json.loads(Path(folder, "worker0", "vocabulary.json").read_text())["settings"][
+        "history"
+    ]
     return 1920 * processes / history[-1]["train_runtime"]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default=minilm(), help="folder of a pretrained BERT")
     parser.add_argument("--only", nargs="+", choices=["bert", "gpt2", "t5", "lstm"])
     options = parser.parse_args()
@@ -118,7 +168,10 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 speeds.append(row(processes, folder, options))
         one, two = speeds
-        print(f"{row.__name__:5} {one:8.1f} per second, two processes {two:8.1f}: {two / one / 2:.2f}", flush=True)
+        print(
+            f"{row.__name__:5} {one:8.1f} per second, two processes {two:8.1f}: {two / one / 2:.2f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

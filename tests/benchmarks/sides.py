@@ -27,7 +27,9 @@ def serve(connection, prepare: Callable[[], Callable[[int], Any]]) -> None:
         connection.send(run(number))
 
 
-def take_turns(sides: dict[str, Callable[[], Callable[[int], Any]]], rounds: range) -> dict[str, list]:
+def take_turns(
+    sides: dict[str, Callable[[], Callable[[int], Any]]], rounds: range
+) -> dict[str, list]:
     """Run every side once a round, one after the other; return what each gave in each round.
 
     A side is a picklable function that prepares a process of its own, so that no side runs with another's settings,
