@@ -44,7 +44,7 @@ import pandas as pd
 import torch
 import transformers
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, StrictDataclassError
+from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from matplotlib.figure import Figure
 from safetensors import SafetensorError
 from sklearn.metrics import ConfusionMatrixDisplay, accuracy_score, classification_report, f1_score
@@ -427,15 +427,12 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, FineTuning
 
 def parse(argv: list[str], *dataclasses: type) -> tuple:
     """Parse flags into dataclasses, with defaults for this machine and for --smoke."""
-    options = {"description": __doc__, "allow_abbrev": False, "formatter_class": HelpFormatter}
-    parser = transformers.HfArgumentParser(dataclasses, **options)
-    parser.error = refuse
+    parser = transformers.HfArgumentParser(dataclasses, description=__doc__, allow_abbrev=False)
+    parser.formatter_class, parser.error = HelpFormatter, refuse
     gpu, cpu = torch.accelerator.is_available(), torch.cpu.get_capabilities()
     bf16 = torch.cuda.is_bf16_supported(False) if gpu else cpu.get("avx512_bf16", False)
     parser.set_defaults(bf16=bf16, use_cpu=not gpu, dataloader_pin_memory=gpu)
-    parser.set_defaults(disable_tqdm=not sys.stderr.isatty())
-    if "--smoke" in argv:
-        parser.set_defaults(**SMOKE)
+    parser.set_defaults(disable_tqdm=not sys.stderr.isatty(), **SMOKE if "--smoke" in argv else {})
     try:
         return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
     except ValueError as error:
@@ -452,17 +449,14 @@ def check_positive(args: object, *names: str) -> None:
 
 def prepare(args: transformers.TrainingArguments) -> None:
     """Check the trainer's flags before any work is done, and set up this process."""
-    sizes = ("per_device_train_batch_size", "per_device_eval_batch_size")
-    check_positive(args, *sizes, "learning_rate", "num_train_epochs")
-    if args.resume_from_checkpoint == "last":
-        args.resume_from_checkpoint = next(reversed(complete_checkpoints(args.output_dir)), None)
+    check_positive(args, "per_device_train_batch_size", "learning_rate", "num_train_epochs")
     checkpoint = args.resume_from_checkpoint
-    if checkpoint and not Path(checkpoint, "trainer_state.json").exists():
+    if checkpoint == "last":
+        args.resume_from_checkpoint = next(reversed(complete_checkpoints(args.output_dir)), None)
+    elif checkpoint and not Path(checkpoint, "trainer_state.json").exists():
         raise InputError(f"--resume_from_checkpoint {checkpoint}: no complete checkpoint there")
-    if args.fsdp and args.use_cpu:
-        raise InputError("--fsdp shards over GPUs, and there is none: leave it out")
     with whole_files(args.output_dir):
-        pass  # fails now, before any work, if nothing can be written there
+        pass  # fails now if nothing can be written there
     if args.process_index:  # of several processes only the first prints
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     print(f"Computing on {args.device} in {'bf16' if args.bf16 else 'fp32'}")
@@ -473,10 +467,9 @@ def prepare(args: transformers.TrainingArguments) -> None:
 
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory: on a CPU every step would map and clear it all again."""
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    if hasattr(libc, "mallopt"):  # other C libraries lack it
-        libc.mallopt(-4, 0)  # M_MMAP_MAX: no mapping of their own for large tensors
-        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: nothing given back at the end of the heap
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
+        ctypes.CDLL(None).mallopt(-4, 0)  # M_MMAP_MAX: no mapping of their own for large tensors
+        ctypes.CDLL(None).mallopt(-1, -1)  # M_TRIM_THRESHOLD: nothing given back
 
 
 def load_table(path: str, args: ScriptArguments, split: str) -> pd.DataFrame:
@@ -525,21 +518,21 @@ def read_table(path: str, column_names: list[str] | None) -> pd.DataFrame:
     return table
 
 
-def fetch(name: str, flag: str = "--model_name_or_path", **options: object) -> str:
+def fetch(name: str, **options: object) -> str:
     """Return a folder: `name` itself, or the hub's copy, downloaded or from the cache."""
     if os.path.isdir(name):
         return name
     options = {"allow_patterns": ["*.json", "*.txt", "*.model", "*.safetensors"]} | options
-    try:  # of the two calls only the first can be bounded, and a firewall may swallow both
+    try:  # a firewall may swallow both calls, and only the first can be bounded
         HfApi().repo_info(name, repo_type=options.get("repo_type"), timeout=3)
         return snapshot_download(name, **options)
     except (ValueError, *HfHubHTTPError.__bases__) as error:  # OSError, and the HTTP library's
         reason = str(error).strip().splitlines()[0]
     try:
         return snapshot_download(name, **options, local_files_only=True)
-    except (ValueError, LocalEntryNotFoundError) as error:
-        remedy = f"try --smoke, which needs no download, or {flag} LOCAL_FOLDER"
-        raise InputError(f"cannot download {name} ({reason}): {remedy}") from error
+    except (OSError, ValueError):
+        remedy = "try --smoke, which needs no download, or give a local folder: see --help"
+        raise InputError(f"cannot download {name} ({reason}): {remedy}") from None
 
 
 # What the libraries raise for a folder that holds no checkpoint, or a damaged one.
@@ -547,7 +540,7 @@ LOADING_ERRORS = (OSError, TypeError, ValueError, SafetensorError, StrictDatacla
 
 
 def refuse_remote_code(folder: str) -> None:
-    """Raise InputError if a checkpoint is right only with code that comes with it."""
+    """Raise InputError if a checkpoint needs code that comes with it."""
     if any(b'"auto_map"' in file.read_bytes() for file in Path(folder).glob("*config.json")):
         raise InputError(f"{folder} wants to run code of its own: choose another model")
 
@@ -601,16 +594,17 @@ def draw_confusion_matrix(labels: Sequence, predicted: Sequence, classes: Sequen
 
 def report(metrics: dict[str, float], output_dir: str, command: str) -> None:
     """Write and print metrics, files and the next command; a finished run needs no checkpoints."""
-    results, trained = Path(output_dir, "all_results.json"), "train_loss" in metrics
-    earlier = json.loads(results.read_text()) if results.exists() and not trained else {}
+    results, earlier = Path(output_dir, "all_results.json"), {}
+    if "train_loss" in metrics:
+        for checkpoint in complete_checkpoints(output_dir):
+            Path(checkpoint, "trainer_state.json").unlink()  # first: half a checkpoint is none
+            shutil.rmtree(checkpoint)
+    elif results.exists():
+        earlier = json.loads(results.read_text())
     with whole_files(output_dir) as folder:
         text = json.dumps(earlier | metrics, indent=2, sort_keys=True)
         (folder / results.name).write_text(text)
-    for checkpoint in complete_checkpoints(output_dir) if trained else []:
-        Path(checkpoint, "trainer_state.json").unlink()  # first: half a checkpoint is none
-        shutil.rmtree(checkpoint)
-    for name in sorted(metrics):
-        print(f"{name:>28} = {metrics[name]:.4g}")
+    print(*(f"{name:>28} = {metrics[name]:.4g}" for name in sorted(metrics)), sep="\n")
     print(
         "Files:", *sorted(path for path in results.parent.iterdir() if path.is_file()), sep="\n  "
     )

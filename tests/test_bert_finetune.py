@@ -60,7 +60,7 @@ def test_no_network_ends_in_one_line(run_alone):
     assert (
         done.stderr.strip().splitlines()[-1].startswith("error: cannot download bert-base-uncased")
     )
-    assert "--smoke" in done.stderr and "--model_name_or_path" in done.stderr
+    assert "--smoke" in done.stderr and "local folder" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -323,13 +323,3 @@ def test_errors_stay_one_line_in_every_process(name, arguments, message, tmp_pat
     assert process.returncode != 0
     assert err.count(message) in (1, 2)  # once a process, if torchrun did not end the second before
     assert not re.search(rf'File ".*{name}\.py"', err)
-
-
-@pytest.mark.parametrize("name", ["bert_finetune", "gpt2_finetune", "t5_translator"])
-@pytest.mark.skipif(torch.accelerator.is_available(), reason="shards where there is a GPU")
-def test_sharding_needs_gpus(name, tmp_path, capfd, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stop:
-        load_script(name).main(["--smoke", "--fsdp", "full_shard"])
-    assert stop.value.code == 2
-    assert capfd.readouterr().err.startswith("error: --fsdp shards over GPUs")
