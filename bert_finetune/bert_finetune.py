@@ -48,6 +48,7 @@ from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from matplotlib.figure import Figure
 from safetensors import SafetensorError
 from sklearn.metrics import ConfusionMatrixDisplay, accuracy_score, classification_report, f1_score
+from torch.nn.functional import pad
 from torch.utils.data import Dataset, Sampler, Subset, default_collate
 from tqdm import trange
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizer, Trainer
@@ -141,7 +142,7 @@ class TextClassificationDataset(Dataset):
 
     Item: `input_ids`, `token_type_ids` and `attention_mask`, int64 of shape (max_seq_length,), and
     `labels`, int64 of shape (), where labels (numbers of classes) are given. Texts are tokenized
-    once and kept as small integers. `lengths`: tokens of each row before padding, int64 (rows,).
+    once and kept without padding. `lengths`: tokens of each row before padding, int64 (rows,).
     """
 
     def __init__(
@@ -152,28 +153,33 @@ class TextClassificationDataset(Dataset):
         labels: Sequence[int] | None = None,
         max_seq_length: int = 128,
     ):
-        shape = (len(texts), max_seq_length)
-        self.columns = {
-            "input_ids": torch.empty(shape, dtype=torch.int32),
-            "token_type_ids": torch.empty(shape, dtype=torch.int8),
-            "attention_mask": torch.empty(shape, dtype=torch.int8),
-        }
-        options = {"padding": "max_length", "truncation": True, "max_length": max_seq_length}
+        self.pad_token_id, self.max_seq_length = tokenizer.pad_token_id, max_seq_length
+        self.labels = None if labels is None else torch.tensor(labels)
+        self.input_ids, self.token_type_ids = [], []  # small arrays: a fraction of int64 lists
         for start in trange(0, len(texts), 1000, desc="Tokenizing", disable=None, leave=False):
             rows = slice(start, start + 1000)
             pairs = None if text_pairs is None else list(text_pairs[rows])
-            encoded = tokenizer(list(texts[rows]), pairs, return_tensors="pt", **options)
-            for name, column in self.columns.items():
-                column[rows] = encoded[name]
-        self.lengths = self.columns["attention_mask"].sum(dim=1)
-        if labels is not None:
-            self.columns["labels"] = torch.tensor(labels)
+            options = {"truncation": True, "max_length": max_seq_length}
+            encoded = tokenizer(list(texts[rows]), pairs, **options)
+            self.input_ids += [np.array(ids, np.int32) for ids in encoded["input_ids"]]
+            self.token_type_ids += [np.array(ids, np.int8) for ids in encoded["token_type_ids"]]
+        self.lengths = torch.tensor([len(ids) for ids in self.input_ids])
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {name: column[index].long() for name, column in self.columns.items()}
+        input_ids = torch.from_numpy(self.input_ids[index]).long()
+        token_type_ids = torch.from_numpy(self.token_type_ids[index]).long()
+        padding = (0, self.max_seq_length - len(input_ids))
+        item = {
+            "input_ids": pad(input_ids, padding, value=self.pad_token_id),
+            "token_type_ids": pad(token_type_ids, padding),
+            "attention_mask": pad(torch.ones_like(input_ids), padding),
+        }
+        if self.labels is not None:
+            item["labels"] = self.labels[index]
+        return item
 
 
 def build_datasets(
@@ -363,7 +369,7 @@ def evaluate(
     probabilities, metrics = predict(trainer, dataset, "eval")
     id2label = trainer.model.config.id2label
     classes = np.array([id2label[number] for number in range(len(id2label))])
-    labels, predicted = classes[dataset.columns["labels"]], classes[probabilities.argmax(-1)]
+    labels, predicted = classes[dataset.labels], classes[probabilities.argmax(-1)]
     print(classification_report(labels, predicted, labels=classes, zero_division=0))
     for text, label, row in zip(texts[:12], predicted, probabilities, strict=False):
         print(f"  {label} {row.max():.3f}  {text:.90}")
