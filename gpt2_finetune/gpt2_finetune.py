@@ -11,19 +11,20 @@
 #     "transformers>=5.10",
 # ]
 # ///
-"""Fine-tune GPT-2 or another causal language model, on the built-in sample paragraphs or on your own text.
+"""Fine-tune GPT-2 or another causal language model, on the built-in paragraphs or on your own text.
 
 python gpt2_finetune.py --smoke                                         # seconds, no download
 python gpt2_finetune.py --train_file book.txt --prompt "It was a dark"  # plain text of any size
-python gpt2_finetune.py --do_predict --prompt "It was a dark" --model_name_or_path outputs/gpt2_finetune
+python gpt2_finetune.py --do_predict --prompt "It was a" --model_name_or_path outputs/gpt2_finetune
+
+Read `main`, then the classes and functions in the order in which it uses them. Flags, files and
+errors come last, under "Plumbing": nothing there is about GPT-2.
 """
 
 import argparse
-import codecs
 import copy
 import ctypes
 import hashlib
-import io
 import json
 import os
 import re
@@ -31,8 +32,9 @@ import shlex
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import NoReturn
@@ -42,106 +44,51 @@ import torch
 import transformers
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.constants import HF_ASSETS_CACHE
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, StrictDataclassError
+from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from matplotlib.figure import Figure
 from safetensors import SafetensorError
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForLanguageModeling, Trainer
-
-SAMPLE_PROMPT = "The lighthouse keeper"
-# The last paragraph, which the split leaves for validation, repeats sentences of the others: a model that has learned
-# those can predict it.
-SAMPLE_TEXT = (
-    """
-The lighthouse keeper climbs ninety steps every evening. Before dark she lights the lamp, winds the clock and writes
-the weather into a blue book that her grandfather began.
-
-Fishing boats leave the harbour before sunrise. Their crews carry bread, coffee and dry socks, and nobody speaks until
-the last rope has been thrown from the pier.
-
-Our baker opens at five o'clock. Sailors buy his dark rolls, children his sweet buns, and yesterday's bread is for the
-ducks behind the mill.
-
-In the old school the windows face the sea. When a whale swims past, the teacher closes her book and the whole class
-runs out to the wall.
-
-Every Friday a market fills the square. Farmers bring apples and cheese, a woman repairs umbrellas, and a boy with a
-violin plays the same three songs.
-
-The post office has two counters and one clerk. Letters wait in wooden boxes, parcels wait on the floor, and the cat
-sleeps on whatever is warm.
-
-A narrow railway crosses the marsh. Its train is never fast, but it is always on time, because the driver sets his
-watch by the tide.
-
-Behind the church stands a garden of herbs. Mint grows by the gate, thyme between the stones, and rosemary wherever
-the wind has dropped a seed.
-
-Two brothers build boats in a shed near the river. One measures everything twice, the other never measures at all, and
-their boats are equally straight.
-
-On stormy nights the inn is full. Travellers dry their coats at the fire, the cook makes soup from onions, and
-somebody always tells of the ship of glass.
-
-The doctor rides a green bicycle. In the morning she visits the farms, in the afternoon the harbour, and every dog
-knows her by name.
-
-A library of four hundred books belongs to the town. Half of them are about the sea, and the other half were left by
-people who missed the train.
-
-Summer brings painters to the cliffs. All set up their easels in a row, argue about the colour of the water and go
-home with seven different seas.
-
-Winter is the season of nets. Families sit together in the long hall, mend what the rocks have torn and count the
-knots aloud to keep warm.
-
-The mayor collects shells. Large ones hold the papers on his desk, small ones mark the pages of his books, and the
-finest is kept in his hat.
-
-Once a year the children race along the beach with lanterns. Whoever wins may ring the harbour bell, and everyone else
-may eat as much cake as they like.
-
-Nobody has ever mapped the caves under the castle. Some say they lead to the island, some say they lead nowhere, and
-the bats do not say.
-
-When fog covers the bay, the bell rings every minute. One after another the boats answer with their horns, and slowly
-they all find the way home.
-
-So every day ends as it began. Farmers bring apples and cheese, a woman repairs umbrellas, and a boy with a violin
-plays the same three songs. Its train is never fast, but it is always on time, because the driver sets his watch by
-the tide. Letters wait in wooden boxes, parcels wait on the floor, and the cat sleeps on whatever is warm. One after
-another the boats answer with their horns, and slowly they all find the way home.
-""".strip()
-    .replace("\n\n", "<|endoftext|>")
-    .replace("\n", " ")
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DataCollatorForLanguageModeling,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPT2Tokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
 )
-Tokenizer, Model = transformers.PreTrainedTokenizerBase, transformers.PreTrainedModel
-CHECKPOINT_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
-# A piece of up to 32,768 characters: it ends between two words or, in text without such a place, anywhere.
-PIECE = re.compile(r".{1,32768}(?<=[^\W\d_])(?= [^\W\d_])|.{32768}", re.DOTALL)
+from transformers.hf_argparser import HfArg
 
 
 @dataclass
 class ScriptArguments:
     """Flags of this script; every flag of `transformers.TrainingArguments` works beside them."""
 
-    smoke: bool = field(default=False, metadata={"help": "Train a tiny model from scratch: no download, seconds."})
-    model_name_or_path: str = field(default="gpt2", metadata={"help": "Hub name or folder of any causal LM."})
-    train_file: str | None = field(default=None, metadata={"help": "Plain text in UTF-8."})
-    validation_file: str | None = field(default=None, metadata={"help": "Text to evaluate on."})
-    validation_split_percentage: int = field(default=10, metadata={"help": "Without it: the end of the train file."})
-    block_size: int | None = field(default=None, metadata={"help": "Tokens per example; default: context, 1024."})
-    stride: int | None = field(default=None, metadata={"help": "Between the starts of blocks; default: block size."})
-    cache_dir: str | None = field(default=None, metadata={"help": "For tokenized texts; default: the hub's cache."})
-    preprocessing_num_workers: int | None = field(default=None, metadata={"help": "Threads that tokenize (all cores)."})
-    prompt: str = field(default=SAMPLE_PROMPT, metadata={"help": "Text to continue before and after training."})
-    max_new_tokens: int = field(default=50, metadata={"help": "Length of the continuation, at most."})
+    smoke: bool = HfArg(default=False, help="Train a tiny model: no download, seconds.")
+    model_name_or_path: str = HfArg(default="gpt2", help="Hub name or folder of any causal LM.")
+    train_file: str | None = HfArg(default=None, help="Plain text in UTF-8, of any size.")
+    validation_file: str | None = HfArg(default=None, help="Text to evaluate on.")
+    validation_split_percentage: int = HfArg(
+        default=10, help="Without a validation file: so much of the training text's end."
+    )
+    block_size: int | None = HfArg(default=None, help="Tokens of a block; else context, <= 1024.")
+    stride: int | None = HfArg(default=None, help="From block to block; else the block size.")
+    cache_dir: str = HfArg(
+        default=os.path.join(HF_ASSETS_CACHE, "gpt2_finetune"), help="For tokenized texts."
+    )
+    preprocessing_num_workers: int | None = HfArg(
+        default=None, help="Threads that tokenize; else one for every core."
+    )
+    prompt: str = HfArg(default="The lighthouse keeper", help="Text that the model continues.")
+    max_new_tokens: int = HfArg(default=50, help="Length of the continuation, at most.")
 
 
 @dataclass
 class FineTuningArguments(transformers.TrainingArguments):
-    """`TrainingArguments` with defaults for fine-tuning GPT-2; those that depend on the machine are set on parsing."""
+    """The recipe: `TrainingArguments` with defaults for fine-tuning GPT-2."""
 
     output_dir: str = "outputs/gpt2_finetune"
     per_device_train_batch_size: int = 4
@@ -153,288 +100,189 @@ class FineTuningArguments(transformers.TrainingArguments):
     save_total_limit: int = 1
 
 
-def fail(message: object, status: int = 2) -> NoReturn:
-    """End the program with one `error:` line on stderr and this exit status."""
-    print("error:", " ".join(str(message).split()), file=sys.stderr)
-    raise SystemExit(status)
-
-
-def fetch(name: str, flag: str = "--model_name_or_path", files: tuple = CHECKPOINT_FILES, kind: str = "model") -> str:
-    """Return the folder of a checkpoint or data set: `name` itself, or the hub's copy, downloaded or cached."""
-    if os.path.isdir(name):
-        return name
-    try:
-        HfApi().repo_info(name, repo_type=kind, timeout=3)  # snapshot_download alone may hang behind a firewall
-        return snapshot_download(name, repo_type=kind, allow_patterns=files)
-    except (ValueError, *HfHubHTTPError.__bases__) as error:  # OSError and the HTTPError of the hub's HTTP library
-        try:
-            return snapshot_download(name, repo_type=kind, allow_patterns=files, local_files_only=True)
-        except (ValueError, LocalEntryNotFoundError):
-            reason = str(error).strip().splitlines()[0]
-            fail(f"cannot download {name} ({reason}): try --smoke, which needs no download, or {flag} LOCAL_FOLDER")
-
-
-def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then move it into place: complete or not at all."""
-    path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        os.replace(temporary, path)
-    except OSError as error:
-        fail(f"cannot write {path}: {error.strerror or error}")
-    finally:
-        if temporary.exists():
-            temporary.unlink()
-
-
-def check_output_dir(folder: str) -> None:
-    """End the program before any work is done if nothing can be written to the folder."""
-    nearest = next(path for path in (Path(folder), *Path(folder).absolute().parents) if os.path.exists(path))
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        fail(f"--output_dir {folder}: {nearest} is no folder that can be written: name another one")
-
-
-def check_positive(args: object, *names: str) -> None:
-    """End the program if one of these flags has a number that is not above 0."""
-    for name in names:
-        if (value := getattr(args, name)) is not None and not value > 0:
-            fail(f"--{name} {value}: give a number above 0")
-
-
-def check_training_arguments(args: transformers.TrainingArguments) -> None:
-    """End the program before any work is done if a flag of the trainer cannot be right; silence all but one process."""
-    sizes = "per_device_train_batch_size", "per_device_eval_batch_size"
-    check_positive(args, *sizes, "learning_rate", "num_train_epochs")
-    check_output_dir(args.output_dir)
-    checkpoint = args.resume_from_checkpoint
-    if checkpoint not in (None, "last") and not Path(checkpoint, "trainer_state.json").exists():
-        fail(f"--resume_from_checkpoint {checkpoint}: no complete checkpoint: give its folder, or last")
-    if args.fsdp and args.use_cpu:
-        fail("--fsdp shards over GPUs, and there is none: leave it out")
-    if args.process_index:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep freed memory for the next tensors; on a CPU every step would else map and clear it all again."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):  # other C libraries lack it
-        libc.mallopt(-4, 0)  # M_MMAP_MAX: no mapping of their own for large tensors
-        libc.mallopt(-1, -1)  # M_TRIM_THRESHOLD: nothing given back at the end of the heap
-
-
-def machine_defaults() -> dict[str, bool]:
-    """Return the `TrainingArguments` that depend on the machine: bfloat16 where the hardware computes in it."""
-    gpu, cpu = torch.accelerator.is_available(), torch.cpu.get_capabilities()
-    bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if gpu else cpu.get("avx512_bf16", False)
-    return {"bf16": bf16, "use_cpu": not gpu, "dataloader_pin_memory": gpu, "disable_tqdm": not sys.stderr.isatty()}
-
-
-class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Shows the defaults of the flags, and the commands of the description line by line."""
-
-
-def parse_arguments(argv: list[str]) -> tuple[ScriptArguments, FineTuningArguments]:
-    """Parse the command line; bad usage ends in one line."""
-    options = {"description": __doc__, "allow_abbrev": False, "formatter_class": HelpFormatter}
-    parser = transformers.HfArgumentParser((ScriptArguments, FineTuningArguments), **options)
-    parser.error = fail
-    parser.set_defaults(**machine_defaults())
-    if "--smoke" in argv:
-        fast = {"max_steps": 400, "learning_rate": 5e-3, "per_device_train_batch_size": 8, "save_steps": 0.5}
-        parser.set_defaults(**fast, stride=1, bf16=False)
-    try:
-        args, training_args = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
-    except ValueError as error:
-        fail(f"{error}: see --help")
-    if not 0 <= args.validation_split_percentage < 100:
-        fail(f"--validation_split_percentage {args.validation_split_percentage}: give a number from 0 to 99")
-    check_positive(args, "block_size", "stride", "max_new_tokens", "preprocessing_num_workers")
-    if args.preprocessing_num_workers:
-        os.environ["RAYON_NUM_THREADS"] = str(args.preprocessing_num_workers)  # the tokenizers' own threads
-    check_training_arguments(training_args)
-    if not (args.train_file or args.validation_file):  # the sample is short
-        args.block_size, args.stride = args.block_size or 64, args.stride or 8
-    if not any(flag.startswith("--do_") for flag in argv):  # other flags may set them: --eval_strategy sets do_eval
-        training_args.do_train = training_args.do_predict = True
-        training_args.do_eval = bool(args.validation_file or args.validation_split_percentage)
-    args.cache_dir = args.cache_dir or os.path.join(HF_ASSETS_CACHE, "gpt2_finetune")
-    return args, training_args
-
-
-def choose_files(args: ScriptArguments, training_args: FineTuningArguments, folder: str) -> dict[str, str]:
-    """Return the text files of the splits `train` and `validation` that the run needs.
-
-    Without any file the sample is written to `folder`. Without a validation file both splits share the training file.
-    """
-    files = {"train": args.train_file, "validation": args.validation_file or args.train_file}
-    if not any(files.values()):
-        files = dict.fromkeys(files, os.path.join(folder, "sample.txt"))
-        Path(files["train"]).write_text(SAMPLE_TEXT, encoding="utf-8")
-    wanted = {"train": training_args.do_train, "validation": training_args.do_eval}
-    if wanted["train"] and not files["train"]:
-        fail("no train file: give --train_file, or choose the steps with --do_eval and --do_predict")
-    return {name: path for name, path in files.items() if wanted[name]}
-
-
-def read_pieces(path: str, label: str) -> Iterator[list[str]]:
-    """Yield a UTF-8 text in lists of pieces of whole words, in constant memory; joined, they are the text.
-
-    A byte order mark is left out and line ends become a newline. A piece ends after a letter that a space and another
-    letter follow, because there a token ends in every tokenizer that keeps words apart: the ids of the pieces are
-    those of the whole text. In text without spaces a piece may end, and a token be cut, after 32,768 characters.
-    """
-    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
-    text, end = "", 0
-    try:
-        bar = tqdm(total=os.path.getsize(path), desc=label, unit="B", unit_scale=True, disable=None, leave=False)
-        with open(path, "rb") as file, bar:
-            while part := file.read(2**19):
-                end += len(part)
-                bar.update(len(part))
-                pieces, start, text = [], 0, text + decoder.decode(part)
-                if 0 in part:
-                    fail(f"{path}, byte {end - len(part) + part.index(0)}: a NUL byte, which is no text")
-                while match := PIECE.match(text, start):
-                    pieces.append(match.group())
-                    start = match.end()
-                text = text[start:]
-                yield pieces
-        yield [text + decoder.decode(b"", final=True)]
-    except UnicodeDecodeError as error:
-        fail(f"{path}, byte {end - len(error.object) + error.start}: not UTF-8 text: save the file as UTF-8")
-    except OSError as error:
-        fail(f"cannot read {path}: {error.strerror}: give a text file")
-
-
-def write_tokens(path: str, tokenizer: Tokenizer, dtype: np.dtype, cache: Path) -> None:
-    """Write the token ids of a text file, one number of `dtype` after another."""
-    options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
-    whole, first, second = tokenizer(["a b", "a", " b"], **options)["input_ids"]
-    adds_space = whole != first + second  # SentencePiece tokenizers put a space before every text, so before a piece
-    with open(cache, "wb") as file:
-        for pieces in filter(None, read_pieces(path, "Tokenizing")):
-            pieces = [piece.removeprefix(" " * adds_space) for piece in pieces]
-            for ids in tokenizer(pieces, **options)["input_ids"]:
-                np.array(ids, dtype).tofile(file)
-        if not file.tell():
-            fail(f"{path}: no text")
-
-
-def cached_tokens(path: str, tokenizer: Tokenizer, block_size: int, cache_dir: str) -> np.memmap:
-    """Return the token ids of a text file, shape (tokens,), mapped from a cache that is made when it is missing.
-
-    The cache's name tells the text's bytes, the tokenizer's files and the block size, so that it is never out of date.
-    """
-    digest = hashlib.sha256(f"{block_size} {PIECE.pattern}".encode())
-    with tempfile.TemporaryDirectory() as folder:
-        for file in sorted(tokenizer.save_pretrained(folder)):
-            digest.update(Path(file).read_bytes())
-    for pieces in read_pieces(path, "Reading"):
-        digest.update("".join(pieces).encode())
-    dtype = np.dtype(np.uint16 if max(tokenizer.get_vocab().values()) < 2**16 else np.uint32)
-    cache = Path(cache_dir, f"{digest.hexdigest()}.{dtype}")
-    if not cache.exists():
-        write_atomically(cache, lambda file: write_tokens(path, tokenizer, dtype, file))
-    return np.memmap(cache, dtype, mode="r")
+def main(argv: list[str] | None = None) -> None:
+    """Train, evaluate and continue the prompt: all of it, or what --do_... chooses."""
+    args, training_args = parse_arguments(argv)
+    prepare(training_args)
+    with tempfile.TemporaryDirectory() as folder, training_args.main_process_first():
+        files = choose_files(args, training_args, folder)
+        if args.smoke:
+            tokenizer, model = tiny(files["train"], args.block_size or 64)
+        else:
+            tokenizer, model = pretrained(args.model_name_or_path)
+        datasets = load_datasets(files, tokenizer, context_size(model), args)
+    trainer = build_trainer(model, tokenizer, training_args, datasets)
+    metrics, texts = {}, []
+    if training_args.do_predict:
+        texts.append(generate(model, tokenizer, args.prompt, args.max_new_tokens))
+    if training_args.do_train:
+        metrics |= train(trainer)
+    if training_args.do_eval:
+        metrics |= trainer.evaluate()
+    if training_args.do_train and training_args.do_predict:
+        texts.append(generate(model, tokenizer, args.prompt, args.max_new_tokens))
+    metrics |= perplexity_and_speed(metrics, datasets)
+    if trainer.is_world_process_zero():
+        write_texts(args.prompt, texts, training_args.output_dir)
+        report(metrics, training_args.output_dir, next_command(args, training_args))
 
 
 class TextDataset(Dataset):
-    """A text file as blocks of `block_size` tokens without any padding; an incomplete last block is left out.
+    """A stream of tokens, cut into blocks of `block_size` without any padding.
 
-    Item `i`: the tokens from `i * stride` on, int64 of shape (block_size,). The file is one stream of tokens and blocks
-    run across paragraphs; to tell documents apart write the tokenizer's end-of-text token (GPT-2: `<|endoftext|>`)
-    between them, which becomes one token and is learned like any other.
+    `tokens`: integers, shape (tokens,): an array, a memory-mapped file or a slice of one. Item `i`:
+    the tokens from `i * stride` on, int64 of shape (block_size,). What does not fill a last block
+    is left out. Without a stride the blocks lie side by side; a smaller one makes them overlap.
     """
 
-    def __init__(self, path: str, tokenizer: Tokenizer, block_size: int, cache_dir: str):
-        self.tokens = cached_tokens(path, tokenizer, block_size, cache_dir)
-        self.block_size = self.stride = block_size
-
-    def part(self, start: int, end: int, stride: int | None = None) -> "TextDataset":
-        """Return the blocks between two percentages of the tokens."""
-        part = copy.copy(self)
-        part.tokens = self.tokens[len(self.tokens) * start // 100 : len(self.tokens) * end // 100]
-        part.stride = stride or self.stride
-        return part
+    def __init__(self, tokens: np.ndarray, block_size: int, stride: int | None = None):
+        self.tokens = tokens
+        self.block_size = block_size
+        self.stride = stride or block_size
 
     def __len__(self) -> int:
         return max(0, (len(self.tokens) - self.block_size) // self.stride + 1)
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        start = range(len(self))[index] * self.stride
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        start = index * self.stride
         return torch.from_numpy(self.tokens[start : start + self.block_size].astype(np.int64))
 
 
-def context_size(model: Model) -> int:
+def tokenize_file(path: str, tokenizer: PreTrainedTokenizerBase, cache_dir: str) -> np.memmap:
+    """Return the token ids of a UTF-8 text, shape (tokens,), mapped from a file in `cache_dir`.
+
+    That file is made when it is missing, in constant memory. The text is one stream, in which a
+    blank line is only text; to tell documents apart write the tokenizer's end-of-text token
+    (GPT-2: `<|endoftext|>`) between them, which becomes one token. Raises InputError.
+    """
+    dtype = np.dtype(np.uint16 if max(tokenizer.get_vocab().values()) < 2**16 else np.uint32)
+    cache = Path(cache_dir, f"{digest(path, tokenizer)}.{dtype}")
+    if not cache.exists():
+        with whole_files(cache_dir) as folder, open(folder / cache.name, "wb") as file:
+            for pieces in read_pieces(path, "Tokenizing"):
+                for ids in tokenize_pieces(pieces, tokenizer):
+                    np.array(ids, dtype).tofile(file)
+            if not file.tell():
+                raise InputError(f"{path}: no text")
+    return np.memmap(cache, dtype, mode="r")
+
+
+def tokenize_pieces(pieces: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Return the ids of pieces of whole words; joined, they are those of the joined text."""
+    options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+    whole, first, second = tokenizer(["a b", "a", " b"], **options)["input_ids"]
+    if whole != first + second:  # SentencePiece puts a space before every text, so every piece
+        pieces = [piece.removeprefix(" ") for piece in pieces]
+    return tokenizer(pieces, **options)["input_ids"]
+
+
+def choose_files(
+    args: ScriptArguments, training_args: FineTuningArguments, folder: str
+) -> dict[str, str]:
+    """Return the text files `train` and `validation` that are needed: own ones or the sample.
+
+    The sample is written to `folder`. Without a validation file both are the training file.
+    """
+    if args.smoke and not training_args.do_train:
+        raise InputError("--smoke builds a model to train: leave it out to use a saved one")
+    files = {"train": args.train_file, "validation": args.validation_file or args.train_file}
+    if not any(files.values()):
+        sample = Path(folder, "sample.txt")
+        sample.write_text(SAMPLE_TEXT, encoding="utf-8")
+        files = dict.fromkeys(files, str(sample))
+    steps = {"train": training_args.do_train, "validation": training_args.do_eval}
+    files = {split: path for split, path in files.items() if steps[split]}
+    if None in files.values():
+        raise InputError("no train file: give --train_file, or choose with --do_...")
+    return files
+
+
+def load_datasets(
+    files: dict[str, str], tokenizer: PreTrainedTokenizerBase, limit: int, args: ScriptArguments
+) -> dict[str, TextDataset]:
+    """Return the blocks of `train` and `validation`, of `limit` tokens or of --block_size.
+
+    Without a validation file the end of the training tokens is kept for validation.
+    """
+    block_size = args.block_size or min(1024, limit)
+    if not 2 <= block_size <= limit:
+        raise InputError(f"--block_size {block_size}: the model reads 2 to {limit} tokens")
+    streams = {path: tokenize_file(path, tokenizer, args.cache_dir) for path in set(files.values())}
+    datasets = {}
+    for split, path in files.items():
+        tokens = streams[path]
+        if not args.validation_file:
+            cut = len(tokens) * (100 - args.validation_split_percentage) // 100
+            tokens = tokens[:cut] if split == "train" else tokens[cut:]
+        stride = args.stride if split == "train" else block_size
+        datasets[split] = TextDataset(tokens, block_size, stride)
+        found = f"{path}: {len(tokens):,} tokens for {split}"
+        if len(datasets[split]) == 0:
+            raise InputError(f"{found}: give more or a smaller --block_size than {block_size}")
+        print(f"{found} in {len(datasets[split]):,} blocks of {block_size}")
+    return datasets
+
+
+def pretrained(name: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Load a causal language model from a folder or the hub, or raise InputError."""
+    folder = fetch(name)
+    try:
+        refuse_remote_code(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        options = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
+        model, loading = AutoModelForCausalLM.from_pretrained(folder, **options)
+    except LOADING_ERRORS as error:
+        raise InputError(f"cannot load {name}: {error}") from error
+    if loading["missing_keys"] or not getattr(model.config, "is_decoder", True):
+        raise InputError(f"{name} is not a whole causal language model: parts are missing")
+    check_vocabulary(folder, len(tokenizer), model.config.vocab_size)
+    return tokenizer, model
+
+
+def tiny(path: str, n_positions: int = 64) -> tuple[GPT2Tokenizer, GPT2LMHeadModel]:
+    """For --smoke: a vocabulary of a text's first two million characters, and a small GPT-2."""
+    torch.set_num_threads(1)  # so small a model gains nothing from more
+    pieces = islice(read_pieces(path, "Reading"), 4)
+    tokenizer = GPT2Tokenizer().train_new_from_iterator(pieces, 1000, show_progress=False)
+    end = tokenizer.eos_token_id
+    options = {"vocab_size": len(tokenizer), "n_positions": n_positions, **TINY_SIZE}
+    config = GPT2Config(bos_token_id=end, eos_token_id=end, **options)
+    return tokenizer, GPT2LMHeadModel(config)
+
+
+def context_size(model: PreTrainedModel) -> int:
     """Return how many tokens the model reads at most."""
     return getattr(model.config, "max_position_embeddings", None) or sys.maxsize
 
 
-class EpochSampler(SequentialSampler):
-    """Random order of a dataset that depends on seed and epoch alone and takes 8 bytes an item."""
-
-    def __init__(self, dataset: Dataset, seed: int):
-        super().__init__(dataset)
-        self.seed, self.epoch = seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        return map(int, np.random.default_rng([self.seed, self.epoch]).permutation(len(self)))
-
-
-def load_datasets(files: dict[str, str], tokenizer: Tokenizer, model: Model, args) -> dict[str, TextDataset]:
-    """Return the blocks of each split; without a validation file `validation` is the end of the training tokens."""
-    most = context_size(model)
-    block_size = args.block_size or min(1024, most)
-    if not 2 <= block_size <= most:
-        fail(f"--block_size {block_size}: {args.model_name_or_path} reads 2 to {most} tokens")
-    whole = {path: TextDataset(path, tokenizer, block_size, args.cache_dir) for path in dict.fromkeys(files.values())}
-    cut = 100 if args.validation_file else 100 - args.validation_split_percentage
-    parts = {"train": (0, cut, args.stride), "validation": (0 if args.validation_file else cut, 100)}
-    datasets = {name: whole[path].part(*parts[name]) for name, path in files.items()}
-    for name, dataset in datasets.items():
-        tokens = f"{files[name]}: {len(dataset.tokens):,} tokens for {name}"
-        if not len(dataset):
-            fail(f"{tokens}, fewer than one block: give more text or a smaller --block_size than {block_size}")
-        print(f"{tokens} in {len(dataset):,} blocks of {block_size}")
-    return datasets
-
-
-def tiny(files: dict[str, str], args: ScriptArguments) -> tuple[Tokenizer, Model]:
-    """Build a tokenizer from the first 2 MiB of text and a GPT-2 of 2 layers with random weights: no download."""
-    if "train" not in files:
-        fail("--smoke builds a model to train: leave it out to evaluate or predict with a saved one")
-    torch.set_num_threads(1)  # so small a model gains nothing from more
-    pieces = islice(read_pieces(files["train"], "Reading"), 4)
-    tokenizer = transformers.GPT2Tokenizer().train_new_from_iterator(pieces, vocab_size=1000, show_progress=False)
-    size = {"n_positions": args.block_size or 64, "n_embd": 64, "n_layer": 2, "n_head": 4}
-    end = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    dropout = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
-    config = transformers.GPT2Config(vocab_size=len(tokenizer), **size, **end, **dropout)
-    return tokenizer, transformers.GPT2LMHeadModel(config)
-
-
-def pretrained(args: ScriptArguments) -> tuple[Tokenizer, Model]:
-    """Load tokenizer and model of a causal language model, complete and fitting each other."""
-    name, options = args.model_name_or_path, {"use_safetensors": True, "output_loading_info": True}
-    folder = fetch(name)
-    try:
-        if any('"auto_map"' in path.read_text(encoding="utf-8") for path in Path(folder).glob("*config.json")):
-            fail(f"{name} wants to run code of its own, which is refused: choose another model")
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        model, loading = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
-    except (OSError, TypeError, ValueError, SafetensorError, StrictDataclassError) as error:
-        fail(f"cannot load {name}: {error}")
-    if loading["missing_keys"] or not getattr(model.config, "is_decoder", True):
-        fail(f"{name} is not a whole causal language model, but {type(model).__name__} with parts missing")
-    vocab_size = model.config.vocab_size
-    if not vocab_size / 2 < len(tokenizer) <= vocab_size:  # without its vocabulary a tokenizer may load with few
-        fail(f"{name}: the tokenizer knows {len(tokenizer)} tokens, the model {vocab_size}: is a file missing?")
-    return tokenizer, model
+def build_trainer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    training_args: transformers.TrainingArguments,
+    datasets: dict[str, TextDataset],
+) -> Trainer:
+    """Return the trainer of `train`; with `validation` it evaluates at the start and on saving."""
+    validation = datasets.get("validation")
+    training_args.eval_on_start = validation is not None
+    if validation is None:
+        training_args.eval_strategy = "no"
+    elif training_args.eval_strategy == "no":
+        training_args.eval_strategy = training_args.save_strategy
+        training_args.eval_steps = training_args.save_steps
+    model.loss_type = model.loss_type or "ForCausalLM"  # as the library does, with a warning
+    # There is no padding: an end of text that serves as pad token too must stay a label.
+    collator = DataCollatorForLanguageModeling(copy.deepcopy(tokenizer), mlm=False)
+    collator.tokenizer.pad_token = None
+    return BlockTrainer(
+        model,
+        training_args,
+        data_collator=collator,
+        train_dataset=datasets.get("train"),
+        eval_dataset=validation,
+        processing_class=tokenizer,
+    )
 
 
 class BlockTrainer(Trainer):
@@ -446,131 +294,384 @@ class BlockTrainer(Trainer):
         return EpochSampler(self.train_dataset, self.args.seed)
 
 
-def build_trainer(model, tokenizer, datasets: dict[str, TextDataset], training_args: FineTuningArguments) -> Trainer:
-    """Return the trainer; with evaluation text it evaluates before training and at every checkpoint."""
-    evaluation = datasets.get("validation")
-    if evaluation is None:
-        training_args.eval_strategy = "no"
-    elif training_args.eval_strategy == "no":
-        training_args.eval_strategy, training_args.eval_steps = training_args.save_strategy, training_args.save_steps
-    training_args.eval_on_start = evaluation is not None
-    model.loss_type = model.loss_type or "ForCausalLM"  # what the library does for None, without its warning
-    collator = DataCollatorForLanguageModeling(copy.deepcopy(tokenizer), mlm=False)
-    collator.tokenizer.pad_token = None  # there is no padding: an end of text that serves as pad token stays a label
-    return BlockTrainer(model, training_args, collator, datasets.get("train"), evaluation, tokenizer)
+class EpochSampler(SequentialSampler):
+    """Random order that depends on seed and epoch alone and takes 8 bytes an item.
+
+    PyTorch's own sampler makes a list of it, 40 bytes an item.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int):
+        super().__init__(dataset)
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self))
+        return map(int, order)
 
 
-def checkpoints(output_dir: str | Path) -> list[Path]:
-    """Return the complete checkpoints in a folder, oldest first: `trainer_state.json` is the last file written."""
-    states = Path(output_dir).glob("checkpoint-*/trainer_state.json")
-    complete = [state.parent for state in states if state.read_bytes().endswith(b"}\n")]
-    return sorted(complete, key=lambda folder: int(folder.name.split("-")[1]))
+def generate(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, max_new_tokens: int
+) -> str:
+    """Return the likeliest continuation, until the text ends or the model's context is full.
+
+    Raises InputError if the prompt is empty or leaves no room.
+    """
+    options = {"add_special_tokens": False, "return_token_type_ids": False}
+    inputs = tokenizer(prompt, return_tensors="pt", **options).to(model.device)  # (1, tokens)
+    length, limit = inputs["input_ids"].size(1), context_size(model)
+    if not 0 < length < limit:
+        raise InputError(f"--prompt of {length} tokens: give 1 to {limit - 1}")
+    options = {"do_sample": False, "num_beams": 1, "use_cache": True}
+    options["max_new_tokens"] = min(max_new_tokens, limit - length)
+    options["pad_token_id"] = tokenizer.eos_token_id  # against a warning: nothing is padded
+    output = model.eval().generate(**inputs, **options)  # (1, all tokens)
+    return tokenizer.decode(output[0, length:], skip_special_tokens=True)
 
 
-def train_and_save(trainer: Trainer) -> dict[str, float]:
-    """Train, from a checkpoint if one is asked for, save model and tokenizer in the output folder; return metrics."""
-    resume, output_dir = trainer.args.resume_from_checkpoint, trainer.args.output_dir
-    if resume == "last":
-        resume = next(reversed(checkpoints(output_dir)), None)
-    try:
-        metrics = trainer.train(resume_from_checkpoint=resume and str(resume)).metrics
-        with tempfile.TemporaryDirectory(dir=output_dir if trainer.args.should_save else None) as folder:
-            trainer.save_model(folder)
-            Path(folder, "training_args.bin").unlink(missing_ok=True)  # a pickle, which a saved model does not need
-            for file in Path(folder).iterdir():
-                os.replace(file, Path(output_dir, file.name))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "inline_container" not in str(error):
-            raise  # torch reports a full disk as no OSError
-        fail(f"cannot write {output_dir}: {error}: make room and resume with --resume_from_checkpoint last")
+def train(trainer: Trainer) -> dict[str, float]:
+    """Train, from a checkpoint if asked to, and save model and tokenizer; return the metrics."""
+    checkpoint = trainer.args.resume_from_checkpoint
+    metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    with whole_files(trainer.args.output_dir) as folder:
+        trainer.save_model(folder)
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, no part of the model
+        curve = draw_training_curve(trainer.state.log_history)
+        curve.savefig(folder / "training_curve.png", dpi=120)
     return metrics
 
 
-def draw_training_curve(log_history: list[dict[str, float]], path: Path) -> None:
+def perplexity_and_speed(metrics: dict, datasets: dict[str, TextDataset]) -> dict[str, float]:
+    """Return the perplexity, exp of the mean loss in nats per token, and tokens per second."""
+    found = {}
+    if "eval_loss" in metrics:
+        found["eval_perplexity"] = float(np.exp(metrics["eval_loss"]))
+    if "train_loss" in metrics:
+        blocks_per_second = metrics["train_samples_per_second"]
+        found["train_tokens_per_second"] = blocks_per_second * datasets["train"].block_size
+    return found
+
+
+def write_texts(prompt: str, texts: list[str], output_dir: str) -> None:
+    """Print the texts that continue the prompt, and write them to generated.txt."""
+    titles = ["Before training", "After training"] if len(texts) == 2 else ["Continuation"]
+    lines = [f"{title}: {prompt}{text}\n" for title, text in zip(titles, texts, strict=False)]
+    if texts:
+        print(*lines, sep="\n")
+        with whole_files(output_dir) as folder:
+            (folder / "generated.txt").write_text("\n".join(lines), encoding="utf-8")
+
+
+# Plumbing: nothing below is about GPT-2 -----------------------------------------------------------
+
+
+class InputError(Exception):
+    """What the user can mend: the program ends with this as one line, and exit status 2."""
+
+
+def refuse(message: str) -> NoReturn:
+    """Raise what the parser would print."""
+    raise InputError(f"{message}: see --help")
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows the flags' defaults, and the docstring's commands line by line."""
+
+
+def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, FineTuningArguments]:
+    """Parse and check the command line; bad usage raises InputError."""
+    argv = sys.argv[1:] if argv is None else argv
+    args, training_args = parse(argv, ScriptArguments, FineTuningArguments)
+    check_positive(args, "block_size", "stride", "max_new_tokens", "preprocessing_num_workers")
+    percentage = args.validation_split_percentage
+    if not 0 <= percentage < 100:
+        raise InputError(f"--validation_split_percentage {percentage}: give a number from 0 to 99")
+    if args.preprocessing_num_workers:
+        os.environ["RAYON_NUM_THREADS"] = str(args.preprocessing_num_workers)
+    if not (args.train_file or args.validation_file):  # the sample is short
+        args.block_size = args.block_size or 64
+        args.stride = args.stride or 8
+    if not any(flag.startswith("--do_") for flag in argv):  # --eval_strategy has set do_eval
+        training_args.do_train = training_args.do_predict = True
+        training_args.do_eval = bool(args.validation_file or percentage)
+    return args, training_args
+
+
+def parse(argv: list[str], *dataclasses: type) -> tuple:
+    """Parse flags into dataclasses, with defaults for this machine and for --smoke."""
+    parser = transformers.HfArgumentParser(dataclasses, description=__doc__, allow_abbrev=False)
+    parser.formatter_class, parser.error = HelpFormatter, refuse
+    gpu, cpu = torch.accelerator.is_available(), torch.cpu.get_capabilities()
+    bf16 = torch.cuda.is_bf16_supported(False) if gpu else cpu.get("avx512_bf16", False)
+    parser.set_defaults(bf16=bf16, use_cpu=not gpu, dataloader_pin_memory=gpu)
+    parser.set_defaults(disable_tqdm=not sys.stderr.isatty(), **SMOKE if "--smoke" in argv else {})
+    try:
+        return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+    except ValueError as error:
+        refuse(str(error))
+
+
+def check_positive(args: object, *names: str) -> None:
+    """Raise InputError if one of these flags has a number that is not above 0."""
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            raise InputError(f"--{name} {value}: give a number above 0")
+
+
+def prepare(args: transformers.TrainingArguments) -> None:
+    """Check the trainer's flags before any work is done, and set up this process."""
+    check_positive(args, "per_device_train_batch_size", "learning_rate", "num_train_epochs")
+    checkpoint = args.resume_from_checkpoint
+    if checkpoint == "last":
+        args.resume_from_checkpoint = next(reversed(complete_checkpoints(args.output_dir)), None)
+    elif checkpoint and not Path(checkpoint, "trainer_state.json").exists():
+        raise InputError(f"--resume_from_checkpoint {checkpoint}: no complete checkpoint there")
+    with whole_files(args.output_dir):
+        pass  # fails now if nothing can be written there
+    if args.process_index:  # of several processes only the first prints
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    print(f"Computing on {args.device} in {'bf16' if args.bf16 else 'fp32'}")
+    transformers.logging.disable_progress_bar()  # of loading and saving; the trainer has its own
+    transformers.set_seed(args.seed)
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory: on a CPU every step would map and clear it all again."""
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
+        ctypes.CDLL(None).mallopt(-4, 0)  # M_MMAP_MAX: no mapping of their own for large tensors
+        ctypes.CDLL(None).mallopt(-1, -1)  # M_TRIM_THRESHOLD: nothing given back
+
+
+# Up to 32,768 characters: what is left of the text, else a part that ends between two words (after
+# a letter that a space and a letter follow) or, in text without such a place, anywhere.
+PIECE = re.compile(r".{1,32768}(?:\Z|(?<=[^\W\d_])(?= [^\W\d_]))|.{32768}", re.DOTALL)
+
+
+def read_pieces(path: str, label: str) -> Iterator[list[str]]:
+    """Yield a UTF-8 text in lists of pieces, in constant memory; joined, they are the text.
+
+    Between two words a token ends in every tokenizer that keeps words apart: the ids of the pieces
+    are those of the whole text. A byte order mark is left out and line ends become a newline.
+    """
+    options = {"desc": label, "unit": "B", "unit_scale": True, "disable": None, "leave": False}
+    with open(path, encoding="utf-8-sig") as file, tqdm(**options) as bar:
+        bar.total = os.path.getsize(path)
+        text = ""
+        try:
+            while part := file.read(2**19):
+                if "\0" in part:
+                    raise InputError(f"{path}: NUL bytes are no text: save the file as UTF-8")
+                *pieces, text = PIECE.findall(text + part)
+                bar.update(file.buffer.tell() - bar.n)
+                if pieces:
+                    yield pieces
+        except UnicodeDecodeError as error:
+            byte = file.buffer.tell() - len(error.object) + error.start
+            raise InputError(f"{path}, byte {byte}: not UTF-8: save the file as UTF-8") from error
+        except OSError as error:  # unlike that of opening it does not name the file
+            raise InputError(f"cannot read {path}: {error.strerror}") from error
+    yield [text]
+
+
+def digest(path: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a name for the tokens of a text: it changes with the text and with the tokenizer."""
+    sha256 = hashlib.sha256(PIECE.pattern.encode())
+    with tempfile.TemporaryDirectory() as folder:
+        for file in sorted(tokenizer.save_pretrained(folder)):
+            sha256.update(Path(file).read_bytes())
+    for pieces in read_pieces(path, "Reading"):
+        sha256.update("".join(pieces).encode())
+    return sha256.hexdigest()
+
+
+def fetch(name: str, **options: object) -> str:
+    """Return a folder: `name` itself, or the hub's copy, downloaded or from the cache."""
+    if os.path.isdir(name):
+        return name
+    options = {"allow_patterns": ["*.json", "*.txt", "*.model", "*.safetensors"]} | options
+    try:  # a firewall may swallow both calls, and only the first can be bounded
+        HfApi().repo_info(name, repo_type=options.get("repo_type"), timeout=3)
+        return snapshot_download(name, **options)
+    except (ValueError, *HfHubHTTPError.__bases__) as error:  # OSError, and the HTTP library's
+        reason = str(error).strip().splitlines()[0]
+    try:
+        return snapshot_download(name, **options, local_files_only=True)
+    except (OSError, ValueError):
+        remedy = "try --smoke, which needs no download, or give a local folder: see --help"
+        raise InputError(f"cannot download {name} ({reason}): {remedy}") from None
+
+
+# What the libraries raise for a folder that holds no checkpoint, or a damaged one.
+LOADING_ERRORS = (OSError, TypeError, ValueError, SafetensorError, StrictDataclassError)
+
+
+def refuse_remote_code(folder: str) -> None:
+    """Raise InputError if a checkpoint needs code that comes with it."""
+    if any(b'"auto_map"' in file.read_bytes() for file in Path(folder).glob("*config.json")):
+        raise InputError(f"{folder} wants to run code of its own: choose another model")
+
+
+def check_vocabulary(folder: str, known: int, expected: int) -> None:
+    """Raise InputError if a tokenizer has lost its vocabulary: without it, it loads silently."""
+    if not expected / 2 < known <= expected:
+        counts = f"the tokenizer knows {known} tokens, the model {expected}"
+        raise InputError(f"{folder}: {counts}: is a file missing?")
+
+
+def complete_checkpoints(output_dir: str) -> list[str]:
+    """Return the complete checkpoints in a folder, oldest first."""
+    states = Path(output_dir).glob("checkpoint-*/trainer_state.json")  # written last of all
+    complete = [str(state.parent) for state in states if state.read_bytes().endswith(b"}\n")]
+    return sorted(complete, key=lambda folder: int(folder.rsplit("-")[-1]))
+
+
+@contextmanager
+def whole_files(output_dir: str | Path) -> Iterator[Path]:
+    """Yield a folder whose files move to `output_dir` at the end: each is whole, or not there."""
+    try:
+        os.makedirs(output_dir, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=output_dir) as folder:
+            yield Path(folder)
+            for file in sorted(Path(folder).iterdir()):
+                os.replace(file, Path(output_dir, file.name))
+    except OSError as error:
+        raise InputError(f"cannot write {output_dir}: {error}") from error
+
+
+def draw_training_curve(log_history: list[dict[str, float]]) -> Figure:
     """Draw the losses, in nats per token, that the trainer logged over the steps."""
-    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
-    for key in ("loss", "eval_loss"):
-        points = [(entry["step"], entry[key]) for entry in log_history if key in entry]
-        axes.plot([step for step, _ in points], [value for _, value in points], marker=".", label=key)
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for name in ("loss", "eval_loss"):
+        points = {entry["step"]: entry[name] for entry in log_history if name in entry}
+        axes.plot(points.keys(), points.values(), marker=".", label=name)
     axes.set(xlabel="step", ylabel="nats per token", ylim=(0, None))
     axes.legend()
-    write_atomically(path, lambda file: axes.figure.savefig(file, dpi=120))
+    return figure
 
 
-def generate(model: Model, tokenizer: Tokenizer, prompt: str, max_new_tokens: int) -> str:
-    """Return the most probable continuation of the prompt, until the text ends or the context is full."""
-    input_ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"].long()  # (1, tokens)
-    room = context_size(model) - input_ids.size(1)
-    if input_ids.size(1) == 0 or room < 1:
-        fail(f"--prompt of {input_ids.size(1)} tokens: give 1 to {context_size(model) - 1}")
-    padding = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    options = {"do_sample": False, "num_beams": 1, "use_cache": True, "pad_token_id": padding}
-    inputs = {"input_ids": input_ids.to(model.device), "attention_mask": torch.ones_like(input_ids).to(model.device)}
-    output = model.eval().generate(**inputs, **options, max_new_tokens=min(max_new_tokens, room))  # (1, all tokens)
-    return tokenizer.decode(output[0, input_ids.size(1) :], skip_special_tokens=True)
+def next_command(args: ScriptArguments, training_args: FineTuningArguments) -> str:
+    """Return the flags that continue the prompt with this run's model."""
+    model = training_args.output_dir if training_args.do_train else args.model_name_or_path
+    return f"--do_predict --prompt {shlex.quote(args.prompt)} --model_name_or_path {model}"
 
 
-def write_texts(texts: dict[str, str], args: ScriptArguments, output_dir: Path) -> dict[str, float]:
-    """Print and write the texts that continue the prompt; return whether that of the sample is right word for word."""
-    lines = "\n".join(f"{title}: {args.prompt}{text}\n" for title, text in texts.items())
-    write_atomically(output_dir / "generated.txt", lambda path: path.write_text(lines, encoding="utf-8"))
-    print(lines)
-    if not args.smoke or args.train_file:
-        return {}
-    continued = args.prompt + texts["After training"]
-    return {"sample_continued_exactly": float(continued != args.prompt and continued in SAMPLE_TEXT)}
-
-
-def report(metrics: dict[str, float], output_dir: Path, command: str, trained: bool) -> None:
-    """Print and write the metrics, name every file and the next command; a finished run needs no checkpoints."""
-    results = output_dir / "all_results.json"
-    earlier = json.loads(results.read_text()) if results.exists() and not trained else {}
-    write_atomically(results, lambda path: path.write_text(json.dumps(earlier | metrics, indent=2, sort_keys=True)))
-    for folder in checkpoints(output_dir) if trained else []:
-        Path(folder, "trainer_state.json").unlink()  # first, so that half a checkpoint is never taken for a whole one
-        shutil.rmtree(folder)
+def report(metrics: dict[str, float], output_dir: str, command: str) -> None:
+    """Write and print metrics, files and the next command; a finished run needs no checkpoints."""
+    results, earlier = Path(output_dir, "all_results.json"), {}
+    if "train_loss" in metrics:
+        for checkpoint in complete_checkpoints(output_dir):
+            Path(checkpoint, "trainer_state.json").unlink()  # first: half a checkpoint is none
+            shutil.rmtree(checkpoint)
+    elif results.exists():
+        earlier = json.loads(results.read_text())
+    with whole_files(output_dir) as folder:
+        text = json.dumps(earlier | metrics, indent=2, sort_keys=True)
+        (folder / results.name).write_text(text)
     print(*(f"{name:>28} = {metrics[name]:.4g}" for name in sorted(metrics)), sep="\n")
-    print("Files:", *sorted(path for path in output_dir.iterdir() if path.is_file()), sep="\n  ")
+    print(
+        "Files:", *sorted(path for path in results.parent.iterdir() if path.is_file()), sep="\n  "
+    )
     print(f"Next:\n  python {sys.argv[0]} {command}")
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Fine-tune, evaluate and generate as the command line says."""
-    args, training_args = parse_arguments(sys.argv[1:] if argv is None else argv)
-    transformers.logging.disable_progress_bar()  # of loading and saving; the trainer has its own
-    keep_freed_memory()
-    transformers.set_seed(training_args.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        files = choose_files(args, training_args, folder)
-        tokenizer, model = tiny(files, args) if args.smoke else pretrained(args)
-        with training_args.main_process_first():  # of every node; the others find its cache
-            datasets = load_datasets(files, tokenizer, model, args)
-    trainer, output_dir = build_trainer(model, tokenizer, datasets, training_args), Path(training_args.output_dir)
-    print(f"{model.num_parameters():,} parameters on {training_args.device} in", ("fp32", "bf16")[training_args.bf16])
-    texts, metrics = {}, {}
-    if training_args.do_predict:
-        title = "Before training" if training_args.do_train else "Continuation"
-        texts[title] = generate(model, tokenizer, args.prompt, args.max_new_tokens)
-    if training_args.do_train:
-        metrics |= train_and_save(trainer)
-        metrics["train_tokens_per_second"] = metrics["train_samples_per_second"] * trainer.train_dataset.block_size
-    if training_args.do_eval:
-        metrics |= trainer.evaluate()
-        metrics["eval_perplexity"] = float(np.exp(metrics["eval_loss"]))
-    if training_args.do_predict and training_args.do_train:
-        texts["After training"] = generate(model, tokenizer, args.prompt, args.max_new_tokens)
-    if trainer.is_world_process_zero():
-        if training_args.do_train:
-            draw_training_curve(trainer.state.log_history, output_dir / "training_curve.png")
-        if texts:
-            metrics |= write_texts(texts, args, output_dir)
-        model = output_dir if training_args.do_train else args.model_name_or_path
-        command = f"--do_predict --prompt {shlex.quote(args.prompt)} --model_name_or_path {model}"
-        report(metrics, output_dir, command, training_args.do_train)
+SMOKE = {
+    "max_steps": 400,
+    "learning_rate": 5e-3,
+    "per_device_train_batch_size": 8,
+    "save_steps": 0.5,
+    "stride": 1,
+    "bf16": False,
+}
+TINY_SIZE = {
+    "n_embd": 64,
+    "n_layer": 2,
+    "n_head": 4,
+    "resid_pdrop": 0.0,
+    "embd_pdrop": 0.0,
+    "attn_pdrop": 0.0,
+}
+# The last paragraph, which the split leaves for validation, repeats sentences of the others: a
+# model that has learned those can predict it.
+SAMPLE_TEXT = """
+The lighthouse keeper climbs ninety steps every evening. Before dark she lights the lamp, winds the
+clock and writes the weather into a blue book that her grandfather began.
 
+Fishing boats leave the harbour before sunrise. Their crews carry bread, coffee and dry socks, and
+nobody speaks until the last rope has been thrown from the pier.
+
+Our baker opens at five o'clock. Sailors buy his dark rolls, children his sweet buns, and
+yesterday's bread is for the ducks behind the mill.
+
+In the old school the windows face the sea. When a whale swims past, the teacher closes her book and
+the whole class runs out to the wall.
+
+Every Friday a market fills the square. Farmers bring apples and cheese, a woman repairs umbrellas,
+and a boy with a violin plays the same three songs.
+
+The post office has two counters and one clerk. Letters wait in wooden boxes, parcels wait on the
+floor, and the cat sleeps on whatever is warm.
+
+A narrow railway crosses the marsh. Its train is never fast, but it is always on time, because the
+driver sets his watch by the tide.
+
+Behind the church stands a garden of herbs. Mint grows by the gate, thyme between the stones, and
+rosemary wherever the wind has dropped a seed.
+
+Two brothers build boats in a shed near the river. One measures everything twice, the other never
+measures at all, and their boats are equally straight.
+
+On stormy nights the inn is full. Travellers dry their coats at the fire, the cook makes soup from
+onions, and somebody always tells of the ship of glass.
+
+The doctor rides a green bicycle. In the morning she visits the farms, in the afternoon the harbour,
+and every dog knows her by name.
+
+A library of four hundred books belongs to the town. Half of them are about the sea, and the other
+half were left by people who missed the train.
+
+Summer brings painters to the cliffs. All set up their easels in a row, argue about the colour of
+the water and go home with seven different seas.
+
+Winter is the season of nets. Families sit together in the long hall, mend what the rocks have torn
+and count the knots aloud to keep warm.
+
+The mayor collects shells. Large ones hold the papers on his desk, small ones mark the pages of his
+books, and the finest is kept in his hat.
+
+Once a year the children race along the beach with lanterns. Whoever wins may ring the harbour bell,
+and everyone else may eat as much cake as they like.
+
+Nobody has ever mapped the caves under the castle. Some say they lead to the island, some say they
+lead nowhere, and the bats do not say.
+
+When fog covers the bay, the bell rings every minute. One after another the boats answer with their
+horns, and slowly they all find the way home.
+
+So every day ends as it began. Farmers bring apples and cheese, a woman repairs umbrellas, and a boy
+with a violin plays the same three songs. Its train is never fast, but it is always on time, because
+the driver sets his watch by the tide. Letters wait in wooden boxes, parcels wait on the floor, and
+the cat sleeps on whatever is warm. One after another the boats answer with their horns, and slowly
+they all find the way home.
+""".strip()
+SAMPLE_TEXT = SAMPLE_TEXT.replace("\n\n", "<|endoftext|>").replace("\n", " ")
 
 if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        fail("interrupted: the same command with --resume_from_checkpoint last continues", 130)
+        remedy = "the same command with --resume_from_checkpoint last continues"
+        print(f"error: interrupted: {remedy}", file=sys.stderr)
+        sys.exit(130)
+    except (InputError, OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError):
+            if "inline_container" not in str(error):
+                raise  # a bug; the other is PyTorch's word for a full disk
+            error = f"{error}: is the disk full?"
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(2)

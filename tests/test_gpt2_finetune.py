@@ -1,15 +1,16 @@
-"""gpt2_finetune.py: what a user sees of it, and its tokens, blocks and losses against independent computations."""
+"""gpt2_finetune.py: what a user sees, and tokens, blocks and losses computed independently."""
 
 import io
 import json
 import math
 import re
+import shutil
 import tracemalloc
 
 import numpy as np
 import pytest
 import torch
-from conftest import load_script
+from conftest import SCRIPTS, load_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from make_char_checkpoint import char_tokenizer, make_char_checkpoint
@@ -32,7 +33,8 @@ gpt2 = load_script("gpt2_finetune")
 SAMPLE = gpt2.SAMPLE_TEXT.replace("<|endoftext|>", "\n\n")
 QUICK = ["--max_steps", "4", "--save_strategy", "no", "--max_new_tokens", "5"]
 GPT4_WORDS = (
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
 
 
@@ -57,20 +59,32 @@ def gpt4_like_tokenizer(text):
     """Like those of GPT-4, Llama 3 and Qwen: a newline belongs to the punctuation before it."""
     tokenizer = Tokenizer(BPE())
     words = pre_tokenizers.Split(Regex(GPT4_WORDS), "isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [words, pre_tokenizers.ByteLevel(False, use_regex=False)]
+    )
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator([text], BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False))
+    tokenizer.train_from_iterator(
+        [text], BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False)
+    )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
 def sentencepiece_like_tokenizer(text):
-    """Like that of Llama 2: a space and a first token are put before every text, and spaces are a visible character."""
+    """Like that of Llama 2: a space and a first token before every text, spaces made visible."""
     tokenizer = Tokenizer(BPE(unk_token="?"))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
-    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
-    tokenizer.train_from_iterator([text], BpeTrainer(vocab_size=300, special_tokens=["?", "<s>"], show_progress=False))
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.train_from_iterator(
+        [text], BpeTrainer(vocab_size=300, special_tokens=["?", "<s>"], show_progress=False)
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
@@ -84,8 +98,17 @@ TOKENIZERS = {
 
 def llama_folder(folder, tokenizer):
     torch.manual_seed(0)
-    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    tokens = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    size = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
+    tokens = {
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
     config = LlamaConfig(**size, **tokens, vocab_size=len(tokenizer), max_position_embeddings=48)
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -104,7 +127,9 @@ def run(folder, *arguments):
 
 def same_weights(first, second):
     first, second = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
-    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+    return first.keys() == second.keys() and all(
+        torch.equal(first[key], second[key]) for key in first
+    )
 
 
 @pytest.fixture(scope="module")
@@ -127,22 +152,37 @@ def test_smoke_alone_in_an_empty_folder(run_alone, tmp_path):
     done = run_alone("gpt2_finetune", "--smoke")
     assert done.returncode == 0, done.stderr
     output = tmp_path / "alone" / "outputs" / "gpt2_finetune"
-    expected = {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"}
+    expected = {
+        "model.safetensors",
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
     expected |= {"all_results.json", "generated.txt", "training_curve.png"}
     assert {path.name for path in output.iterdir()} == expected
     assert "After training: " + SAMPLE.split("\n\n")[0] + "\n" in done.stdout
-    assert results(output)["sample_continued_exactly"] == 1
+    assert (
+        (output / "generated.txt")
+        .read_text()
+        .endswith("After training: " + SAMPLE.split("\n\n")[0] + "\n")
+    )
     assert "--do_predict --prompt 'The lighthouse keeper' --model_name_or_path" in done.stdout
     assert "Warning" not in done.stderr and "[transformers]" not in done.stderr
 
 
 def test_smoke_learns_every_paragraph_and_the_validation_text(trained, capsys):
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(trained), AutoTokenizer.from_pretrained(trained)
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(trained),
+        AutoTokenizer.from_pretrained(trained),
+    )
     for paragraph in SAMPLE.split("\n\n")[:17]:
         prompt = " ".join(paragraph.split()[:3])
         assert prompt + gpt2.generate(model, tokenizer, prompt, 60) == paragraph
     assert results(trained)["eval_loss"] < 3 < math.log(len(tokenizer))
-    assert results(trained)["eval_perplexity"] == pytest.approx(math.exp(results(trained)["eval_loss"]))
+    assert results(trained)["eval_perplexity"] == pytest.approx(
+        math.exp(results(trained)["eval_loss"])
+    )
     seen = results(trained)["train_tokens_per_second"] * results(trained)["train_runtime"]
     assert seen == pytest.approx(400 * 8 * 64, rel=0.01)
 
@@ -160,15 +200,29 @@ def test_no_network_ends_in_one_line(run_alone):
     done = run_alone("gpt2_finetune", timeout=20)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: cannot download gpt2")
-    assert "--smoke" in done.stderr and "--model_name_or_path" in done.stderr
+    assert "--smoke" in done.stderr and "a local folder" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_steps_that_the_flags_choose(text_file, tmp_path):
     make_char_checkpoint(SAMPLE, tmp_path / "char", n_layer=1)
-    files = ["--train_file", text_file, "--model_name_or_path", str(tmp_path / "char"), "--block_size", "16"]
-    everything = run(tmp_path / "all", *files, *QUICK, "--eval_strategy", "steps", "--eval_steps", "2")
-    assert {"train_loss", "eval_loss", "eval_perplexity", "train_tokens_per_second"} <= everything.keys()
+    files = [
+        "--train_file",
+        text_file,
+        "--model_name_or_path",
+        str(tmp_path / "char"),
+        "--block_size",
+        "16",
+    ]
+    everything = run(
+        tmp_path / "all", *files, *QUICK, "--eval_strategy", "steps", "--eval_steps", "2"
+    )
+    assert {
+        "train_loss",
+        "eval_loss",
+        "eval_perplexity",
+        "train_tokens_per_second",
+    } <= everything.keys()
     assert (tmp_path / "all" / "generated.txt").read_text().count("The lighthouse keeper") == 2
     only_eval = run(tmp_path / "eval", "--do_eval", *files)
     assert "train_loss" not in only_eval and not (tmp_path / "eval" / "model.safetensors").exists()
@@ -177,7 +231,13 @@ def test_steps_that_the_flags_choose(text_file, tmp_path):
     assert same_weights(tmp_path / "all", tmp_path / "train")
     whole = run(tmp_path / "whole", *files, *QUICK, "--validation_split_percentage", "0")
     assert "eval_loss" not in whole
-    separate = run(tmp_path / "separate", *files, *QUICK, "--validation_file", write(tmp_path / "v.txt", SAMPLE[-500:]))
+    separate = run(
+        tmp_path / "separate",
+        *files,
+        *QUICK,
+        "--validation_file",
+        write(tmp_path / "v.txt", SAMPLE[-500:]),
+    )
     assert same_weights(tmp_path / "separate", tmp_path / "whole")
     assert 0 < separate["eval_loss"] < 6
 
@@ -188,6 +248,49 @@ def test_predicting_beside_an_interrupted_run_keeps_its_checkpoints(trained, tmp
     checkpoint.write_text("{}")
     run(tmp_path, "--do_predict", "--model_name_or_path", str(trained))
     assert checkpoint.exists()
+
+
+def test_readme_in_your_own_code(trained, tmp_path, monkeypatch, capsys):
+    readme = SCRIPTS["gpt2_finetune"].with_name("README.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", readme, re.DOTALL).group(1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(SCRIPTS["gpt2_finetune"].parent))
+    shutil.copytree(trained, tmp_path / "outputs" / "gpt2_finetune")
+    write(tmp_path / "book.txt", SAMPLE * 3)
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    tokens = names["tokenizer"](SAMPLE * 3)["input_ids"]
+    assert names["tokens"].tolist() == tokens
+    assert names["datasets"]["train"][1].tolist() == tokens[64:128]
+    assert capsys.readouterr().out.rstrip().endswith("Our baker opens at five o'clock.")
+    assert names["trainer"].state.global_step > 0
+
+
+# Functions raise exceptions, which an importing program can catch
+
+
+def test_bad_data_raises_an_exception_that_names_it(trained, tmp_path):
+    tokenizer, model = gpt2.pretrained(str(trained))
+    cache = str(tmp_path / "cache")
+    for name, content, message in (
+        ("empty", b"", "empty: no text"),
+        ("nul", b"a\0b", "nul: NUL bytes"),
+        ("latin", b"caf\xe9", "latin, byte 3: not UTF-8"),
+        ("long", b"a" * 1_500_000 + b"\xff", "long, byte 1500000: not UTF-8"),
+        ("marked", b"\xef\xbb\xbf" + b"a" * 10_000 + b"\xff", "marked, byte 10003: not UTF-8"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(gpt2.InputError, match=message):
+            gpt2.tokenize_file(str(tmp_path / name), tokenizer, cache)
+    with pytest.raises(FileNotFoundError):
+        gpt2.tokenize_file(str(tmp_path / "missing"), tokenizer, cache)
+    assert not list((tmp_path / "cache").iterdir())
+    with pytest.raises(gpt2.InputError, match="cannot load"):
+        gpt2.pretrained(str(tmp_path))
+    with pytest.raises(gpt2.InputError, match="--prompt of 0 tokens: give 1 to 63"):
+        gpt2.generate(model, tokenizer, "", 5)
+    with pytest.raises(gpt2.InputError, match="--stride 0: give a number above 0"):
+        gpt2.main(["--stride", "0"])
 
 
 # Reading and tokenizing
@@ -206,10 +309,16 @@ def test_ids_of_the_pieces_are_those_of_the_whole_text(kind, tmp_path, monkeypat
     expected = tokenizer(text, add_special_tokens=False)["input_ids"]
     path, pattern = write(tmp_path / "text.txt", text), gpt2.PIECE.pattern
     for size in (32768, 700, 151):
-        monkeypatch.setattr(gpt2, "PIECE", re.compile(pattern.replace("32768", str(size)), re.DOTALL))
+        monkeypatch.setattr(
+            gpt2, "PIECE", re.compile(pattern.replace("32768", str(size)), re.DOTALL)
+        )
         pieces = [piece for part in gpt2.read_pieces(path, "") for piece in part]
-        assert "".join(pieces) == text and max(map(len, pieces)) <= size and len(pieces) > len(text) / size - 1
-        tokens = gpt2.cached_tokens(path, tokenizer, 8, str(tmp_path))
+        assert (
+            "".join(pieces) == text
+            and max(map(len, pieces)) <= size
+            and len(pieces) > len(text) / size - 1
+        )
+        tokens = gpt2.tokenize_file(path, tokenizer, str(tmp_path))
         assert tokens.tolist() == expected
         assert tokenizer.decode(tokens[:40]) == tokenizer.decode(expected[:40])
 
@@ -233,9 +342,14 @@ def test_any_text_survives_the_cache(text):
     folder = test_any_text_survives_the_cache.folder
     (folder / "any.txt").write_bytes(text.encode("utf-8", "surrogatepass"))
     try:
-        expected = io.TextIOWrapper(io.BytesIO((folder / "any.txt").read_bytes()), encoding="utf-8-sig").read()
-        tokens = gpt2.cached_tokens(str(folder / "any.txt"), tokenizer, 8, str(folder))
-    except (UnicodeDecodeError, SystemExit):  # lone surrogates; a text of nothing but a byte order mark
+        expected = io.TextIOWrapper(
+            io.BytesIO((folder / "any.txt").read_bytes()), encoding="utf-8-sig"
+        ).read()
+        tokens = gpt2.tokenize_file(str(folder / "any.txt"), tokenizer, str(folder))
+    except (
+        UnicodeDecodeError,
+        gpt2.InputError,
+    ):  # lone surrogates; a text of nothing but a byte order mark
         return
     assert tokenizer.decode(tokens.tolist()) == expected
 
@@ -246,20 +360,19 @@ def _for_any_text(tmp_path_factory):
     test_any_text_survives_the_cache.folder = tmp_path_factory.mktemp("any")
 
 
-def test_cache_is_made_once_and_keyed_by_text_tokenizer_and_block_size(text_file, tmp_path, monkeypatch):
+def test_cache_is_made_once_and_keyed_by_text_and_tokenizer(text_file, tmp_path, monkeypatch):
     tokenizer, cache = byte_tokenizer(SAMPLE), tmp_path / "cache"
-    tokens = gpt2.cached_tokens(text_file, tokenizer, 8, str(cache))
+    tokens = gpt2.tokenize_file(text_file, tokenizer, str(cache))
     (file,) = cache.iterdir()
     assert isinstance(tokens, np.memmap) and tokens.dtype == np.uint16
     assert file.read_bytes() == np.array(tokenizer(SAMPLE)["input_ids"], "<u2").tobytes()
-    gpt2.cached_tokens(write(tmp_path / "copy.txt", SAMPLE), byte_tokenizer(SAMPLE), 8, str(cache))
+    gpt2.tokenize_file(write(tmp_path / "copy.txt", SAMPLE), byte_tokenizer(SAMPLE), str(cache))
     assert len(list(cache.iterdir())) == 1
-    gpt2.cached_tokens(write(tmp_path / "copy.txt", SAMPLE + "."), tokenizer, 8, str(cache))
-    gpt2.cached_tokens(text_file, byte_tokenizer("abc" * 99), 8, str(cache))
-    gpt2.cached_tokens(text_file, tokenizer, 9, str(cache))
-    assert len(list(cache.iterdir())) == 4
-    monkeypatch.setattr(gpt2, "write_tokens", lambda *_: pytest.fail("tokenized again"))
-    assert gpt2.cached_tokens(text_file, tokenizer, 8, str(cache)).tolist() == tokens.tolist()
+    gpt2.tokenize_file(write(tmp_path / "copy.txt", SAMPLE + "."), tokenizer, str(cache))
+    gpt2.tokenize_file(text_file, byte_tokenizer("abc" * 99), str(cache))
+    assert len(list(cache.iterdir())) == 3
+    monkeypatch.setattr(gpt2, "tokenize_pieces", lambda *_: pytest.fail("tokenized again"))
+    assert gpt2.tokenize_file(text_file, tokenizer, str(cache)).tolist() == tokens.tolist()
 
 
 def test_large_vocabularies_take_four_bytes(tmp_path):
@@ -268,7 +381,7 @@ def test_large_vocabularies_take_four_bytes(tmp_path):
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
     path = write(tmp_path / "text.txt", "w69999 w1 w65536")
-    tokens = gpt2.cached_tokens(path, tokenizer, 2, str(tmp_path))
+    tokens = gpt2.tokenize_file(path, tokenizer, str(tmp_path))
     assert tokens.dtype == np.uint32 and tokens.tolist() == [69999, 1, 65536]
 
 
@@ -280,13 +393,13 @@ def test_interrupted_tokenizing_leaves_no_cache(tmp_path, monkeypatch):
         for pieces in read_pieces(path, label):
             calls.append(pieces)
             if label == "Tokenizing" and len(calls) == 10:
-                assert any((tmp_path / "cache").iterdir())
+                assert any(path.is_file() for path in (tmp_path / "cache").rglob("*"))
                 raise KeyboardInterrupt
             yield pieces
 
     monkeypatch.setattr(gpt2, "read_pieces", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        gpt2.cached_tokens(path, byte_tokenizer(SAMPLE), 8, str(tmp_path / "cache"))
+        gpt2.tokenize_file(path, byte_tokenizer(SAMPLE), str(tmp_path / "cache"))
     assert len(calls) == 10 and list((tmp_path / "cache").iterdir()) == []
 
 
@@ -296,27 +409,58 @@ def test_interrupted_tokenizing_leaves_no_cache(tmp_path, monkeypatch):
 def test_blocks_are_slices_of_one_stream_without_padding(text_file, tmp_path):
     tokenizer = byte_tokenizer(SAMPLE)
     expected = tokenizer(SAMPLE)["input_ids"]
-    dataset = gpt2.TextDataset(text_file, tokenizer, 16, str(tmp_path))
+    tokens = gpt2.tokenize_file(text_file, tokenizer, str(tmp_path))
+    dataset = gpt2.TextDataset(tokens, 16)
     assert len(dataset) == len(expected) // 16 and len(expected) % 16
     for i, block in enumerate(dataset):
-        assert block.dtype == torch.int64 and block.tolist() == expected[16 * i : 16 * i + 16]
-    with pytest.raises(IndexError):
-        dataset[len(dataset)]
+        assert block.dtype == torch.int64
+        assert block.tolist() == expected[16 * i : 16 * i + 16]
+    for beyond in (len(dataset), -1):
+        with pytest.raises(IndexError):
+            dataset[beyond]
     cut = len(expected) * 90 // 100
-    train, evaluation = dataset.part(0, 90, stride=5), dataset.part(90, 100)
-    assert (
-        len(train) == len(range(0, cut - 15, 5))
-        and train[len(train) - 1].tolist()[-1] == expected[cut - 1 - (cut - 16) % 5]
-    )
+    train = gpt2.TextDataset(tokens[:cut], 16, stride=5)
+    assert len(train) == len(range(0, cut - 15, 5))
+    assert train[len(train) - 1].tolist()[-1] == expected[cut - 1 - (cut - 16) % 5]
     assert train[3].tolist() == expected[15:31]
-    assert evaluation[0].tolist() == expected[cut : cut + 16] and len(evaluation) == (len(expected) - cut) // 16
+    validation = gpt2.TextDataset(tokens[cut:], 16)
+    assert validation[0].tolist() == expected[cut : cut + 16]
+    assert len(validation) == (len(expected) - cut) // 16
+    assert len(gpt2.TextDataset(tokens[:15], 16)) == len(gpt2.TextDataset(tokens[:3], 16, 2)) == 0
+
+
+def test_training_and_validation_blocks_never_overlap(text_file, tmp_path):
+    tokenizer = byte_tokenizer(SAMPLE)
+    expected = tokenizer(SAMPLE)["input_ids"]
+    flags = [
+        "--train_file",
+        text_file,
+        "--cache_dir",
+        str(tmp_path),
+        "--stride",
+        "7",
+        "--block_size",
+        "16",
+    ]
+    args = gpt2.parse_arguments([*flags, "--validation_split_percentage", "20"])[0]
+    files = {"train": text_file, "validation": text_file}
+    datasets = gpt2.load_datasets(files, tokenizer, 64, args)
+    cut = len(expected) * 80 // 100
+    assert datasets["train"].tokens.tolist() == expected[:cut]
+    assert datasets["validation"].tokens.tolist() == expected[cut:]
+    assert (datasets["train"].stride, datasets["validation"].stride) == (7, 16)
+    args.validation_file = text_file
+    datasets = gpt2.load_datasets(files, tokenizer, 64, args)
+    assert all(dataset.tokens.tolist() == expected for dataset in datasets.values())
 
 
 def test_only_an_end_of_text_token_separates_documents(tmp_path):
     tokenizer = byte_tokenizer(SAMPLE)
     path = write(tmp_path / "text.txt", "One document.<|endoftext|>Another\n\nwith a blank line.")
-    ids = gpt2.TextDataset(path, tokenizer, 4, str(tmp_path)).tokens.tolist()
-    parts = [tokenizer(part)["input_ids"] for part in ("One document.", "Another\n\nwith a blank line.")]
+    ids = gpt2.tokenize_file(path, tokenizer, str(tmp_path)).tolist()
+    parts = [
+        tokenizer(part)["input_ids"] for part in ("One document.", "Another\n\nwith a blank line.")
+    ]
     assert ids == [*parts[0], tokenizer.eos_token_id, *parts[1]]
 
 
@@ -324,13 +468,17 @@ def test_only_an_end_of_text_token_separates_documents(tmp_path):
 def test_end_of_text_is_learned_even_where_it_is_the_pad_token(pad, text_file, tmp_path):
     tokenizer = byte_tokenizer(SAMPLE, pad_token=pad)
     folder = llama_folder(tmp_path / "llama", tokenizer)
-    args, training_args = gpt2.parse_arguments(["--model_name_or_path", folder, "--output_dir", str(tmp_path)])
-    tokenizer, model = gpt2.pretrained(args)
+    training_args = gpt2.parse_arguments(["--output_dir", str(tmp_path)])[1]
+    tokenizer, model = gpt2.pretrained(folder)
     assert tokenizer.pad_token == pad
-    trainer = gpt2.build_trainer(model, tokenizer, {}, training_args)
+    trainer = gpt2.build_trainer(model, tokenizer, training_args, {})
     block = torch.tensor([5, tokenizer.eos_token_id, 6, 7])
     batch = trainer.data_collator([block, block.flip(0)])
-    assert batch["labels"].tolist() == batch["input_ids"].tolist() == [block.tolist(), block.flip(0).tolist()]
+    assert (
+        batch["labels"].tolist()
+        == batch["input_ids"].tolist()
+        == [block.tolist(), block.flip(0).tolist()]
+    )
     assert trainer.processing_class.pad_token == pad
 
 
@@ -339,9 +487,23 @@ def test_llama_folder_trains_and_its_loss_is_the_mean_over_all_predicted_tokens(
     text = SAMPLE.replace("\n\n", "<|endoftext|>")
     path = write(tmp_path / "text.txt", text)
     folder = llama_folder(tmp_path / "llama", byte_tokenizer(SAMPLE, pad_token=pad))
-    files = ["--model_name_or_path", folder, "--train_file", path, "--bf16", "false", "--learning_rate", "1e-2"]
-    metrics = run(tmp_path / "out", *files, "--max_steps", "30", "--per_device_eval_batch_size", "3")
-    model, tokenizer = LlamaForCausalLM.from_pretrained(tmp_path / "out"), AutoTokenizer.from_pretrained(folder)
+    files = [
+        "--model_name_or_path",
+        folder,
+        "--train_file",
+        path,
+        "--bf16",
+        "false",
+        "--learning_rate",
+        "1e-2",
+    ]
+    metrics = run(
+        tmp_path / "out", *files, "--max_steps", "30", "--per_device_eval_batch_size", "3"
+    )
+    model, tokenizer = (
+        LlamaForCausalLM.from_pretrained(tmp_path / "out"),
+        AutoTokenizer.from_pretrained(folder),
+    )
     ids = tokenizer(text)["input_ids"]
     ids = ids[len(ids) * 90 // 100 :]
     blocks = torch.tensor(ids[: len(ids) // 48 * 48]).view(-1, 48)
@@ -351,7 +513,10 @@ def test_llama_folder_trains_and_its_loss_is_the_mean_over_all_predicted_tokens(
     assert metrics["eval_loss"] == pytest.approx(expected, abs=1e-4)
     assert expected < math.log(len(tokenizer)) - 0.5
     saved = AutoTokenizer.from_pretrained(tmp_path / "out")
-    assert saved.pad_token == pad and saved("The end.")["input_ids"] == tokenizer("The end.")["input_ids"]
+    assert (
+        saved.pad_token == pad
+        and saved("The end.")["input_ids"] == tokenizer("The end.")["input_ids"]
+    )
 
 
 def test_order_depends_on_seed_and_epoch_alone():
@@ -366,10 +531,10 @@ def test_order_depends_on_seed_and_epoch_alone():
 
 def test_training_uses_that_order_and_eight_bytes_a_block_for_it(text_file, tmp_path):
     tokenizer = byte_tokenizer(SAMPLE)
-    args, training_args = gpt2.parse_arguments(["--output_dir", str(tmp_path), "--seed", "3"])
-    dataset = gpt2.TextDataset(text_file, tokenizer, 16, str(tmp_path))
+    training_args = gpt2.parse_arguments(["--output_dir", str(tmp_path), "--seed", "3"])[1]
+    dataset = gpt2.TextDataset(gpt2.tokenize_file(text_file, tokenizer, str(tmp_path)), 16)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=400, n_embd=8, n_layer=1, n_head=1))
-    trainer = gpt2.build_trainer(model, tokenizer, {"train": dataset}, training_args)
+    trainer = gpt2.build_trainer(model, tokenizer, training_args, {"train": dataset})
     batches = torch.cat([batch["input_ids"] for batch in trainer.get_train_dataloader()])
     assert batches.tolist() == [dataset[i].tolist() for i in gpt2.EpochSampler(dataset, seed=3)]
     tracemalloc.start()
@@ -382,7 +547,14 @@ def test_training_uses_that_order_and_eight_bytes_a_block_for_it(text_file, tmp_
 
 def test_resumed_run_ends_where_the_uninterrupted_one_does(text_file, tmp_path, monkeypatch):
     make_char_checkpoint(SAMPLE, tmp_path / "char", n_layer=1, n_embd=32)
-    run_of = ["--model_name_or_path", str(tmp_path / "char"), "--train_file", text_file, "--stride", "40"]
+    run_of = [
+        "--model_name_or_path",
+        str(tmp_path / "char"),
+        "--train_file",
+        text_file,
+        "--stride",
+        "40",
+    ]
     run_of += ["--num_train_epochs", "3", "--save_steps", "4", "--logging_steps", "1"]
     metrics = run(tmp_path / "whole", *run_of)
     assert metrics["epoch"] == 3
@@ -411,8 +583,25 @@ def test_resumed_run_ends_where_the_uninterrupted_one_does(text_file, tmp_path, 
 def test_tiny_shakespeare_from_random_weights_learns(real_data, tmp_path):
     text = real_data / "tinyshakespeare" / "input.txt"
     make_char_checkpoint(text.read_text(encoding="utf-8"), tmp_path / "char", n_layer=2)
-    steps = ["--max_steps", "150", "--per_device_train_batch_size", "16", "--per_device_eval_batch_size", "128"]
-    flags = ["--train_file", str(text), "--learning_rate", "4e-3", "--save_strategy", "no", "--bf16", "false", *steps]
+    steps = [
+        "--max_steps",
+        "150",
+        "--per_device_train_batch_size",
+        "16",
+        "--per_device_eval_batch_size",
+        "128",
+    ]
+    flags = [
+        "--train_file",
+        str(text),
+        "--learning_rate",
+        "4e-3",
+        "--save_strategy",
+        "no",
+        "--bf16",
+        "false",
+        *steps,
+    ]
     metrics = run(tmp_path / "out", "--model_name_or_path", str(tmp_path / "char"), *flags)
     assert metrics["eval_loss"] < 2.6
     (cache,) = (tmp_path / "out" / "cache").iterdir()

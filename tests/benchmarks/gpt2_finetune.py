@@ -1,16 +1,17 @@
-"""gpt2_finetune.py against `Trainer` in float32 and against a hand-written loop, and its memory for texts of any size.
+"""gpt2_finetune.py against `Trainer` in float32 and a hand-written loop, and its memory.
 
-    python tests/benchmarks/gpt2_finetune.py                        # speed, GPT-2 124M shape, 4 x 256 tokens a step
-    python tests/benchmarks/gpt2_finetune.py --memory 10 1024       # RssAnon at step 50, texts of 10 and 1,024 MiB
+    python tests/benchmarks/gpt2_finetune.py                   # speed, GPT-2 124M, 4 x 256 tokens
+    python tests/benchmarks/gpt2_finetune.py --memory 10 1024  # RssAnon, texts of 10 and 1,024 MiB
 
 SHOWCASE_DATA names the folder that holds tinyshakespeare/.
 
-Speed: copies of one model with random weights train on the same blocks in the same order, each in a process of its
-own: the script as it is by default, `Trainer` in float32, and a plain PyTorch loop in the script's dtype, without and
-with the script's way to keep freed memory. All are warmed up, then take turns; the median of the ratios of tokens per
-second is printed, each side's loss on the same held-out blocks after the same number of steps, and the fraction of this
-machine's measured matrix-product rate that it reaches. Memory: one process per size, a small model of characters;
-RssAnon is the memory that no file backs, as the Linux kernel counts it.
+Speed: copies of one model with random weights train on the same blocks in the same order, each in
+a process of its own: the script as it is by default, `Trainer` in float32, and a plain PyTorch loop
+in the script's dtype, without and with the script's way to keep freed memory. All are warmed up,
+then take turns; the median of the ratios of tokens per second is printed, each side's loss on the
+same held-out blocks after the same number of steps, and the fraction of this machine's measured
+matrix-product rate that it reaches. Memory: one process per size, a small model of characters, at
+step 50; RssAnon is the memory that no file backs, as the Linux kernel counts it.
 """
 
 import argparse
@@ -50,7 +51,10 @@ import gpt2_finetune as script  # noqa: E402
 
 TEXT = DATA / "tinyshakespeare" / "input.txt"
 OURS, FP32 = "gpt2_finetune.py", "Trainer, float32"
-LOOP, TUNED_LOOP = "hand-written loop, same dtype", "hand-written loop, same dtype, keep_freed_memory"
+LOOP, TUNED_LOOP = (
+    "hand-written loop, same dtype",
+    "hand-written loop, same dtype, keep_freed_memory",
+)
 
 
 class Clock(TrainerCallback):
@@ -72,7 +76,11 @@ class Loop:
 
     def train(self) -> None:
         """Train `max_steps` steps."""
-        groups = {"lr": self.args.learning_rate, "weight_decay": self.args.weight_decay, "fused": True}
+        groups = {
+            "lr": self.args.learning_rate,
+            "weight_decay": self.args.weight_decay,
+            "fused": True,
+        }
         optimizer = torch.optim.AdamW(self.model.parameters(), **groups)
         sampler = script.EpochSampler(self.dataset, self.args.seed)
         loader = DataLoader(self.dataset, self.args.per_device_train_batch_size, sampler=sampler)
@@ -87,33 +95,42 @@ class Loop:
 
 
 def build(side: str, options, folder: str):
-    """Return what trains: an object with `train`, `model`, `args` and `clock`; and the blocks it is judged on."""
+    """Return what trains (with `train`, `model`, `args`, `clock`) and the blocks to judge it on."""
     text = TEXT.read_text(encoding="utf-8")
-    tokenizer = GPT2Tokenizer().train_new_from_iterator([text], vocab_size=5000, show_progress=False)
-    dataset = script.TextDataset(str(TEXT), tokenizer, options.block_size, folder)
-    training, validation = dataset.part(0, 90), dataset.part(90, 100)
+    tokenizer = GPT2Tokenizer().train_new_from_iterator(
+        [text], vocab_size=5000, show_progress=False
+    )
+    tokens = script.tokenize_file(str(TEXT), tokenizer, folder)
+    cut = len(tokens) * 9 // 10
+    training = script.TextDataset(tokens[:cut], options.block_size)
+    validation = script.TextDataset(tokens[cut:], options.block_size)
     set_seed(0)
     model = GPT2LMHeadModel(GPT2Config())
-    flags = "--save_strategy no --logging_strategy no --warmup_steps 0 --lr_scheduler_type constant --disable_tqdm true"
-    flags += f" --max_steps {options.steps} --per_device_train_batch_size {options.batch_size} --output_dir {folder}"
+    flags = "--save_strategy no --logging_strategy no --disable_tqdm true"
+    flags += f" --warmup_steps 0 --lr_scheduler_type constant --max_steps {options.steps}"
+    flags += f" --per_device_train_batch_size {options.batch_size} --output_dir {folder}"
     flags += " --bf16 false" if side == FP32 else ""
     training_args = script.parse_arguments(flags.split())[1]
     if side in (OURS, TUNED_LOOP):
         script.keep_freed_memory()
     if side == OURS:
-        trainer = script.build_trainer(model, tokenizer, {"train": training}, training_args)
+        trainer = script.build_trainer(model, tokenizer, training_args, {"train": training})
     elif side == FP32:
-        trainer = Trainer(model, training_args, DataCollatorForLanguageModeling(tokenizer, mlm=False), training)
+        trainer = Trainer(
+            model, training_args, DataCollatorForLanguageModeling(tokenizer, mlm=False), training
+        )
     else:
         return Loop(model, training, training_args), validation
     trainer.clock = Clock()
     trainer.add_callback(trainer.clock)
-    trainer._get_train_sampler = lambda *_: script.EpochSampler(training, training_args.seed)  # the same order for all
+    trainer._get_train_sampler = lambda *_: script.EpochSampler(
+        training, training_args.seed
+    )  # the same order for all
     return trainer, validation
 
 
 def prepare(side: str, options):
-    """Return the function that trains this side for one round and gives tokens per second and validation loss."""
+    """Return what trains this side for one round and gives tokens per second and loss."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     folder = tempfile.mkdtemp()
@@ -127,9 +144,13 @@ def prepare(side: str, options):
         trainer.clock.times.clear()
         with contextlib.redirect_stdout(io.StringIO()):
             trainer.train()
-        seconds = trainer.clock.times[-1] - trainer.clock.times[0]  # the first step of a round also starts things up
+        seconds = (
+            trainer.clock.times[-1] - trainer.clock.times[0]
+        )  # the first step of a round also starts things up
         with torch.no_grad():
-            loss = trainer.model.eval()(input_ids=held_out, labels=held_out, use_cache=False).loss.item()
+            loss = trainer.model.eval()(
+                input_ids=held_out, labels=held_out, use_cache=False
+            ).loss.item()
         trainer.model.train()
         tokens = (options.steps - 1) * options.batch_size * options.block_size
         return {"tokens/s": tokens / seconds, "loss": loss, "bf16": trainer.args.bf16}
@@ -138,22 +159,27 @@ def prepare(side: str, options):
 
 
 def compare_speed(options) -> None:
-    """Train the sides in turn and print tokens per second, ratios, losses and fractions of the matrix-product rate."""
-    sides = {name: functools.partial(prepare, name, options) for name in (OURS, FP32, LOOP, TUNED_LOOP)}
+    """Train the sides in turn; print speeds, ratios, losses and fractions of the matrix rate."""
+    sides = {
+        name: functools.partial(prepare, name, options) for name in (OURS, FP32, LOOP, TUNED_LOOP)
+    }
     results, shape = take_turns(sides, range(options.rounds + 1)), GPT2Config()
     rates = {dtype: matmul_rate(dtype) for dtype in (torch.bfloat16, torch.float32)}
     matrices = 12 * shape.n_layer * shape.n_embd**2 + shape.vocab_size * shape.n_embd
-    flops = 6 * matrices + 6 * shape.n_layer * shape.n_embd * options.block_size  # a token, forward and backward
+    flops = (
+        6 * matrices + 6 * shape.n_layer * shape.n_embd * options.block_size
+    )  # a token, forward and backward
     speeds = {name: [one["tokens/s"] for one in found[1:]] for name, found in results.items()}
     for name, found in results.items():
         dtype = torch.bfloat16 if found[-1]["bf16"] else torch.float32
         speed, kind = statistics.median(speeds[name]), str(dtype).removeprefix("torch.")
         print(f"{name}: {speed:.0f} tokens/s, validation loss {found[-1]['loss']:.4f},", end=" ")
-        print(
-            f"{flops * speed / rates[dtype]:.0%} of the {kind} matrix-product rate ({rates[dtype] / 1e9:.0f} GFLOP/s)"
-        )
+        rate = f"{kind} matrix-product rate ({rates[dtype] / 1e9:.0f} GFLOP/s)"
+        print(f"{flops * speed / rates[dtype]:.0%} of the {rate}")
     for name in (FP32, LOOP, TUNED_LOOP):
-        ratio = statistics.median(ours / other for ours, other in zip(speeds[OURS], speeds[name], strict=True))
+        ratio = statistics.median(
+            ours / other for ours, other in zip(speeds[OURS], speeds[name], strict=True)
+        )
         print(f"{OURS} is {ratio:.2f} times as fast as: {name}")
     print_figures({name: statistics.median(found) for name, found in speeds.items()})
 
@@ -168,7 +194,7 @@ class Probe(TrainerCallback):
 
 
 def measure_memory(megabytes: int, folder: str) -> None:
-    """Train 50 steps on a text of that size and print RssAnon and the size of the sampler's permutation as JSON."""
+    """Train 50 steps on a text of that size; print RssAnon and the order's size as JSON."""
     path, text = Path(folder, "text.txt"), script.SAMPLE_TEXT.replace("<|endoftext|>", "\n")
     with open(path, "w", encoding="utf-8") as file:
         for i in range(megabytes * 2**20 // (len(text) + 10)):
@@ -183,15 +209,32 @@ def measure_memory(megabytes: int, folder: str) -> None:
         return trainer
 
     script.build_trainer = build
-    flags = ["--train_file", str(path), "--model_name_or_path", str(Path(folder, "char")), "--cache_dir", folder]
-    flags += ["--output_dir", folder, "--do_train", "--max_steps", "50", "--save_strategy", "no", "--bf16", "false"]
+    flags = [
+        "--train_file",
+        str(path),
+        "--model_name_or_path",
+        str(Path(folder, "char")),
+        "--cache_dir",
+        folder,
+    ]
+    flags += [
+        "--output_dir",
+        folder,
+        "--do_train",
+        "--max_steps",
+        "50",
+        "--save_strategy",
+        "no",
+        "--bf16",
+        "false",
+    ]
     with contextlib.redirect_stdout(io.StringIO()):
         script.main([*flags, "--logging_strategy", "no"])
     print(json.dumps({"anonymous": probe.anonymous, "permutation": 8 * probe.blocks}))
 
 
 def compare_memory(sizes: list[int]) -> None:
-    """Measure each size in a process of its own and print RssAnon with and without the sampler's permutation."""
+    """Measure each size in a process of its own; print RssAnon with and without the order."""
     first = None
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
@@ -200,20 +243,31 @@ def compare_memory(sizes: list[int]) -> None:
         found = json.loads(done.stdout.splitlines()[-1])
         rest = found["anonymous"] - found["permutation"]
         first = first or rest
-        print(f"text of {size} MiB: RssAnon {found['anonymous'] / 2**20:.0f} MiB at step 50,", end=" ")
         print(
-            f"permutation {found['permutation'] / 2**20:.1f} MiB, the rest {rest / first:.3f} of the first", flush=True
+            f"text of {size} MiB: RssAnon {found['anonymous'] / 2**20:.0f} MiB at step 50,", end=" "
         )
+        print(f"permutation {found['permutation'] / 2**20:.1f} MiB,", end=" ")
+        print(f"the rest {rest / first:.3f} of the first", flush=True)
 
 
 def main() -> None:
     """Print the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=6, help="training steps of each side in a round; at least 2")
+    parser.add_argument(
+        "--steps", type=int, default=6, help="training steps of each side in a round; at least 2"
+    )
     parser.add_argument("--batch_size", type=int, default=4)
     parser.add_argument("--block_size", type=int, default=256)
-    parser.add_argument("--memory", type=int, nargs="+", metavar="MIB", help="measure memory for texts of these sizes")
+    parser.add_argument(
+        "--memory",
+        type=int,
+        nargs="+",
+        metavar="MIB",
+        help="measure memory for texts of these sizes",
+    )
     parser.add_argument("--memory_of", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     logging.set_verbosity_error()
