@@ -32,7 +32,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -207,7 +207,7 @@ def build_model(
     source = keras.Input((None,), dtype="int32")
     target = keras.Input((None,), dtype="int32")
     encoder = build_encoder(sizes[0], embedding_dim, hidden_size, dropout, attention)
-    decoder = build_decoder(sizes[1], embedding_dim, hidden_size, dropout, encoder.outputs)
+    decoder = build_decoder(encoder.outputs, sizes[1], embedding_dim, dropout)
     output = decoder([*encoder(source), target])[0]
     return keras.Model([source, target], layers.Dense(sizes[1], name="projection")(output))
 
@@ -238,19 +238,16 @@ def build_encoder(
 
 
 def build_decoder(
-    vocab_size: int,
-    embedding_dim: int,
-    hidden_size: int,
-    dropout: float,
-    encoded: list[keras.KerasTensor],
+    encoded: list[keras.KerasTensor], vocab_size: int, embedding_dim: int, dropout: float
 ) -> keras.Model:
-    """Build what writes: the encoder's outputs and target ids (batch, length) to outputs.
+    """Build what writes: it is given what the encoder puts out, and target ids (batch, length).
 
-    They are (batch, length, hidden), the state after them, h and c, and with attention its weights
-    (batch, target length, source length).
+    Its outputs: (batch, length, hidden), the state after them, h and c, and with attention its
+    weights (batch, target length, source length).
     """
     given = [keras.Input(tensor.shape[1:], dtype=tensor.dtype) for tensor in encoded]
     target = keras.Input((None,), dtype="int32")
+    hidden_size = given[0].shape[-1]
     words = layers.Dropout(dropout)(layers.Embedding(vocab_size, embedding_dim)(target))
     lstm = layers.LSTM(hidden_size, return_sequences=True, return_state=True)
     output, *state = lstm(words, initial_state=given[:2])
@@ -259,9 +256,8 @@ def build_decoder(
         return keras.Model([*given, target], outputs, name="decoder")
     memory, mask = given[2:]
     query = layers.Dense(hidden_size, use_bias=False)(output)  # "general" score, equation 8
-    attend = layers.Attention()
-    query = query * hidden_size**-0.5
-    context, weights = attend([query, memory], [None, mask], return_attention_scores=True)
+    scaled = [query * hidden_size**-0.5, memory]
+    context, weights = layers.Attention()(scaled, [None, mask], return_attention_scores=True)
     both = layers.Concatenate()([context, output])  # (batch, target length, 2 * hidden)
     output = layers.Dense(hidden_size, "tanh", use_bias=False)(both)  # equation 5
     outputs = [layers.Dropout(dropout)(output), *state, weights]
@@ -288,10 +284,10 @@ def fit(
     num_beams: int = 1,
     seed: int = 42,
 ) -> dict[str, float]:
-    """Train until the validation BLEU stops rising; keep the best weights, also on disk.
+    """Train until the validation BLEU stops rising; keep the best epoch, also in `output_dir`.
 
-    Returns the metrics of the best epoch. A run that continues from a checkpoint ends with the
-    same weights as one that was never interrupted. Raises InputError.
+    Returns its metrics. A run that continues from a checkpoint ends with the same weights as one
+    that was never interrupted. Raises InputError.
     """
     # A second model learns. The translator's gets the average of its weights: it translates better.
     learner = build_model(**translator.settings)
@@ -305,13 +301,7 @@ def fit(
     data = encode_pairs(translator, train_pairs)
     step = compile_step(learner, adam, label_smoothing_factor)
     while len(history) < min(num_train_epochs, best_epoch(history) + early_stopping_patience):
-        epoch = len(history) + 1
-        start = time.perf_counter()
-        rng = np.random.default_rng([seed, epoch])
-        seed_dropout(learner, rng)
-        batches = make_batches(data, batch_size, rng)
-        loss = mean_loss(step, batches, f"Epoch {epoch}/{num_train_epochs}")
-        record = {"epoch": epoch, "train_loss": loss, "train_runtime": time.perf_counter() - start}
+        record = train_epoch(learner, step, data, len(history) + 1, batch_size, seed)
         adam.finalize_variable_values(translator.model.trainable_variables)  # the averages
         record |= evaluate(translator, validation_pairs, "eval", num_beams, batch_size)
         history.append(record)
@@ -330,8 +320,7 @@ def averaging_adam(
 ) -> keras.optimizers.Adam:
     """Compile a model with Adam that also averages the weights, over about two epochs."""
     momentum = 1 - 0.5 / max(1, epoch_steps)
-    # Every device clips its own share of the gradient.
-    clipnorm = 1 / tf.distribute.get_strategy().num_replicas_in_sync
+    clipnorm = 1 / tf.distribute.get_strategy().num_replicas_in_sync  # of each device's share
     options = {"global_clipnorm": clipnorm, "use_ema": True, "ema_momentum": momentum}
     adam = keras.optimizers.Adam(learning_rate, **options)
     model.compile(adam)  # so that a checkpoint of the model holds it, too
@@ -339,20 +328,28 @@ def averaging_adam(
     return adam
 
 
-def seed_dropout(model: keras.Model, rng: np.random.Generator) -> None:
-    """Make what dropout drops depend on `rng` alone, so that a resumed run repeats it."""
-    for variable in model.variables:
+def train_epoch(
+    learner: keras.Model,
+    step: Callable,
+    data: list[tf.RaggedTensor],
+    epoch: int,
+    batch_size: int,
+    seed: int,
+) -> dict[str, float]:
+    """Learn from every pair once, in an order and with a dropout of seed and epoch alone."""
+    start = time.perf_counter()
+    rng = np.random.default_rng([seed, epoch])
+    for variable in learner.variables:
         if "seed_generator" in variable.path:
             variable.assign(rng.integers(2**32, size=2, dtype=np.uint32))
+    loss = mean_loss(step, make_batches(data, batch_size, rng), f"Epoch {epoch}")
+    return {"epoch": epoch, "train_loss": loss, "train_runtime": time.perf_counter() - start}
 
 
 def best_epoch(history: list[dict]) -> int:
     """Return the epoch of the highest BLEU, of equals that of the lowest loss; at first 0."""
-
-    def quality(record: dict) -> tuple[float, float]:
-        return record["eval_bleu"], -record["eval_loss"]
-
-    return max(history, key=quality, default={"epoch": 0})["epoch"]
+    ranks = [(record["eval_bleu"], -record["eval_loss"]) for record in history]
+    return ranks.index(max(ranks)) + 1 if ranks else 0
 
 
 def encode(tokenizer: Tokenizer, texts: list[str]) -> list[Encoding]:
@@ -394,9 +391,11 @@ def make_batches(
         batches += np.split(rows, range(batch_size, len(rows), batch_size))
     rng.shuffle(batches)
     dataset = tf.data.Dataset.from_tensor_slices(tf.ragged.constant(batches, tf.int32))
-    return dataset.map(lambda rows: [tf.gather(side, rows).to_tensor() for side in data]).prefetch(
-        2
-    )
+
+    def pad(rows):
+        return tuple(tf.gather(side, rows).to_tensor() for side in data)
+
+    return dataset.map(pad).prefetch(2)
 
 
 @functools.lru_cache(maxsize=4)
@@ -410,7 +409,7 @@ def compile_step(
     """
     strategy = tf.distribute.get_strategy()
 
-    def device_step(source: tf.Tensor, target: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def device_step(source, target):
         context = tf.distribute.get_replica_context()
         devices = context.num_replicas_in_sync
         first = context.replica_id_in_sync_group
@@ -420,15 +419,16 @@ def compile_step(
         with tf.GradientTape() as tape:
             training = optimizer is not None
             loss = summed_loss(model, source, target, smoothing, training) / tokens
-            share = loss / devices  # the optimizer adds up the gradients, which are sums already
+            share = loss / devices
         if optimizer:
+            # Summed here already, so that all devices clip alike; the optimizer adds up the shares.
             gradients = tape.gradient(share, model.trainable_variables)
             gradients = context.all_reduce("sum", gradients)
             optimizer.apply(gradients, model.trainable_variables)
         return context.all_reduce("sum", loss), tokens
 
     @tf.function(input_signature=[IDS, IDS])
-    def step(source: tf.Tensor, target: tf.Tensor) -> list[tf.Tensor]:
+    def step(source, target):
         results = strategy.run(device_step, args=(source, target))
         return [strategy.experimental_local_results(result)[0] for result in results]
 
@@ -463,7 +463,7 @@ def cross_entropy(
     classes = logits.shape[-1]
     rest = smoothing / classes
 
-    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None, None]:
+    def gradient(upstream):
         wanted = tf.one_hot(labels, classes, 1 - smoothing + rest, rest)
         return (probabilities - wanted) * upstream[:, None], None, None
 
@@ -471,18 +471,19 @@ def cross_entropy(
     return -tf.math.log(right + 1e-30), gradient
 
 
-def mean_loss(step: Callable, batches: tf.data.Dataset, title: str) -> float:
+def mean_loss(step: Callable, batches: Iterable, title: str) -> float:
     """Take a step on every batch; return the mean loss in nats per token."""
-    losses, tokens = [], []
-    for source, target in tqdm(batches, title, disable=None, leave=False):
-        loss, count = step(source, target)
-        losses.append(loss)
-        tokens.append(count)
+    results = [step(*batch) for batch in tqdm(batches, title, disable=None, leave=False)]
+    losses, tokens = zip(*results, strict=True)
     return float(np.average(losses, weights=tokens))
 
 
 def evaluate(
-    translator: Translator, pairs: Pairs, prefix: str, num_beams: int = 1, batch_size: int = 64
+    translator: Translator,
+    pairs: Pairs,
+    prefix: str = "test",
+    num_beams: int = 1,
+    batch_size: int = 64,
 ) -> dict[str, float]:
     """Return loss in nats per token, perplexity, BLEU and chrF (both lower-cased) on pairs."""
     batches = make_batches(encode_pairs(translator, pairs), batch_size, np.random.default_rng(0))
@@ -535,16 +536,15 @@ def compile_search(model: keras.Model, num_beams: int) -> Callable:
     only_padding = tf.where(tf.range(classes) == PAD, 0.0, -1e9)  # follows <eos>, at no cost
 
     @tf.function(input_signature=[IDS])
-    def search(source: tf.Tensor) -> tf.Tensor:
+    def search(source):
         batch = tf.shape(source)[0]
         source = tf.repeat(source, num_beams, axis=0)
-        encoded = [tf.repeat(tensor, num_beams, axis=0) for tensor in encoder(source)]
+        h, c, *seen = encoder(source)
         limit = 2 * tf.math.count_nonzero(source, axis=1, dtype=tf.int32)  # each sentence's own
         first = tf.range(batch)[:, None] * num_beams  # (batch, 1): where a sentence's beams begin
         # All beams of a sentence begin alike: at first only one of them counts.
         scores = tf.repeat([[0.0] + [-1e9] * (num_beams - 1)], batch, axis=0)  # (batch, beams)
-        h, c, *seen = encoded
-        tokens = tf.fill([batch * num_beams, 1], SOS)
+        tokens = tf.fill([batch * num_beams, 1], SOS)  # (batch * beams, length)
         finished = tf.fill([batch * num_beams], False)
         while not tf.reduce_all(finished):
             tf.autograph.experimental.set_loop_options(shape_invariants=[(tokens, IDS.shape)])
@@ -677,27 +677,31 @@ def has_bf16() -> bool:
 
 
 def read_lines(path: str) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file (`-`: standard input) without their ends."""
+    """Yield the lines of a UTF-8 file, or of standard input (`-`), without their ends."""
     with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield line.decode("utf-8" if number > 1 else "utf-8-sig").rstrip("\r\n")
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                place = f"{path}, line {number}: byte {error.start + 1}"
-                raise InputError(f"{place} is not UTF-8 text: save the file as UTF-8") from error
+                where = f"{path}, line {number}: byte {error.start + 1}"
+                raise InputError(f"{where} is not UTF-8 text: save the file as UTF-8") from error
+            yield text.rstrip("\r\n")
 
 
-def read_pairs(path: str) -> Pairs:
-    """Read SOURCE TAB TARGET per line; quotes are plain characters, further columns ignored."""
-    rows = [line.split("\t") for line in read_lines(path)]
-    if not rows:
-        raise InputError(f"{path}: no rows")
-    columns = max(2, len(rows[0]))
-    for number, row in enumerate(rows, 1):
-        if len(row) != columns or not (row[0].strip() and row[1].strip()):
+def read_pairs(path: str) -> list[tuple[str, str]]:
+    """Read SOURCE TAB TARGET per line; quotes are plain characters, more columns are ignored."""
+    pairs = []
+    for number, line in enumerate(read_lines(path), 1):
+        row = line.split("\t")
+        if number == 1:
+            columns = max(2, len(row))  # in every row: Anki's files have more than two
+        if len(row) != columns or not row[0].strip() or not row[1].strip():
             found = f"found {len(row)} columns, {row!s:.60}"
             raise InputError(f"{path}, line {number}: {found}: give {columns}, SOURCE TAB TARGET")
-    return [(row[0], row[1]) for row in rows]
+        pairs.append((row[0], row[1]))
+    if not pairs:
+        raise InputError(f"{path}: no rows")
+    return pairs
 
 
 MODEL_FILE, VOCABULARY_FILE = "model.keras", "vocabulary.json"
@@ -707,9 +711,7 @@ def load_translator(folder: str | Path) -> Translator:
     """Load what `save_translator` wrote; the model computes in the dtype policy of now."""
     try:
         saved = json.loads(Path(folder, VOCABULARY_FILE).read_text())
-        tokenizers = [
-            Tokenizer.from_str(json.dumps(tokenizer)) for tokenizer in saved["tokenizers"]
-        ]
+        tokenizers = [Tokenizer.from_str(json.dumps(side)) for side in saved["tokenizers"]]
         settings = saved["settings"]["model"]
         model = build_model(**settings)
         model.load_weights(Path(folder, MODEL_FILE))
@@ -791,19 +793,23 @@ def save_figure(figure: Figure, output_dir: str, name: str) -> None:
 
 def predict(translator: Translator, pairs: Pairs, args: argparse.Namespace) -> None:
     """Translate --text and --input_file, or else the sources of the pairs, to file or screen."""
-    texts = [*args.text, *(read_lines(args.input_file) if args.input_file else [])]
-    given = args.text or args.input_file
-    if not given:
-        texts = [source for source, _ in (pairs if args.output_file else pairs[:20])]
+    texts = list(args.text)
+    if args.input_file:
+        texts += read_lines(args.input_file)
+    elif not texts:
+        pairs = pairs if args.output_file else pairs[:20]
+        texts = [source for source, _ in pairs]
     translations = translate(translator, texts, args.num_beams, args.batch_size)
     if args.output_file:
         path = Path(args.output_file)
         with whole_files(path.parent) as folder:
             text = "".join(f"{line}\n" for line in translations)
             (folder / path.name).write_text(text, encoding="utf-8")
-        return
-    for text, translation in zip(texts, translations, strict=True):
-        print(translation if given else f"  {text} -> {translation}")
+    elif args.text or args.input_file:
+        print(*translations, sep="\n")
+    else:
+        for text, translation in zip(texts, translations, strict=True):
+            print(f"  {text} -> {translation}")
 
 
 def report_run(metrics: dict[str, float], args: argparse.Namespace, text: str) -> None:

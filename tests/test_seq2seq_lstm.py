@@ -1,9 +1,10 @@
-"""seq2seq_lstm.py: what a user sees of it, and its model, loss and search against independent computations."""
+"""seq2seq_lstm.py: what a user sees; model, loss and search against independent computations."""
 
 import ast
 import functools
 import itertools
 import json
+import re
 
 import keras
 import numpy as np
@@ -16,7 +17,17 @@ from hypothesis import strategies as st
 
 lstm = load_script("seq2seq_lstm")
 SOURCES, TARGETS = map(list, zip(*lstm.SAMPLE_PAIRS, strict=True))
-QUICK = ["--smoke", "--hidden_size", "32", "--embedding_dim", "16", "--num_train_epochs", "2", "--batch_size", "24"]
+QUICK = [
+    "--smoke",
+    "--hidden_size",
+    "32",
+    "--embedding_dim",
+    "16",
+    "--num_train_epochs",
+    "2",
+    "--batch_size",
+    "24",
+]
 
 
 def write(path, text, encoding="utf-8"):
@@ -53,12 +64,14 @@ def random_model(attention, seed=0, sizes=(11, 13), scale=3.0):
     keras.utils.set_random_seed(seed)
     model = lstm.build_model(list(sizes), 6, 8, 0.3, attention)
     for variable in model.trainable_variables:
-        variable.assign(variable * scale if len(variable.shape) > 1 else np.random.normal(size=variable.shape))
+        variable.assign(
+            variable * scale if len(variable.shape) > 1 else np.random.normal(size=variable.shape)
+        )
     return model
 
 
 def numpy_lstm(layer, inputs, state):
-    """Hochreiter & Schmidhuber's equations in Keras' order of the gates: input, forget, cell, output."""
+    """Hochreiter & Schmidhuber's equations; Keras' gates: input, forget, cell, output."""
     kernel, recurrent, bias = (np.asarray(weight, np.float64) for weight in layer.get_weights())
     (hidden, carry), outputs = state, []
     for x in inputs:
@@ -72,7 +85,9 @@ def numpy_lstm(layer, inputs, state):
 
 def numpy_logits(model, source, target):
     """Logits (target length, classes) of one unpadded sentence, computed without Keras."""
-    encoder, decoder, projection = (model.get_layer(name) for name in ("encoder", "decoder", "projection"))
+    encoder, decoder, projection = (
+        model.get_layer(name) for name in ("encoder", "decoder", "projection")
+    )
 
     def kinds(part, kind):
         return [layer for layer in part.layers if isinstance(layer, kind)]
@@ -100,7 +115,9 @@ def numpy_logits(model, source, target):
 
 
 def log_probabilities(logits):
-    logits = np.where(np.arange(len(logits)) < 3, -np.inf, logits)  # <pad>, <unk> and <sos> are never written
+    logits = np.where(
+        np.arange(len(logits)) < 3, -np.inf, logits
+    )  # <pad>, <unk> and <sos> are never written
     return logits - np.log(np.sum(np.exp(logits - logits.max()))) - logits.max()
 
 
@@ -114,7 +131,9 @@ def numpy_search(model, source, num_beams):
                 candidates.append((tokens, score))
             else:
                 step = log_probabilities(numpy_logits(model, source, tokens)[-1])
-                candidates += [([*tokens, token], score + step[token]) for token in range(3, len(step))]
+                candidates += [
+                    ([*tokens, token], score + step[token]) for token in range(3, len(step))
+                ]
         beams = sorted(candidates, key=lambda beam: -beam[1])[:num_beams]
     return max(beams, key=lambda beam: beam[1] / (len(beam[0]) - 1))[0][1:]
 
@@ -161,7 +180,9 @@ def test_cross_entropy_and_its_gradient_equal_tensorflow(smoothing):
         smoothed = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(wanted, logits))
     plain = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
     np.testing.assert_allclose(lstm.cross_entropy(logits, labels, smoothing), plain, rtol=1e-5)
-    np.testing.assert_allclose(tape.gradient(ours, logits), tape.gradient(smoothed, logits), atol=1e-6)
+    np.testing.assert_allclose(
+        tape.gradient(ours, logits), tape.gradient(smoothed, logits), atol=1e-6
+    )
 
 
 def test_loss_counts_every_real_token_once():
@@ -169,20 +190,29 @@ def test_loss_counts_every_real_token_once():
     expected, tokens = 0.0, 0
     for source, row in zip(ROWS, target, strict=True):
         logits = numpy_logits(model, source, row[:-1])
-        expected -= sum(line[label] - np.log(np.sum(np.exp(line))) for line, label in zip(logits, row[1:], strict=True))
+        expected -= sum(
+            line[label] - np.log(np.sum(np.exp(line)))
+            for line, label in zip(logits, row[1:], strict=True)
+        )
         tokens += len(row) - 1
     data = [tf.ragged.constant(side, tf.int32) for side in (ROWS, target)]
-    loss = lstm.compile_pass(model)(lstm.make_batches(data, 3, np.random.default_rng(0)), "")
+    batches = lstm.make_batches(data, 3, np.random.default_rng(0))
+    loss = lstm.mean_loss(lstm.compile_step(model), batches, "")
     assert loss == pytest.approx(expected / tokens, abs=1e-4)
 
 
 def test_batches_hold_every_pair_once_in_a_seeded_order_with_little_padding():
     rng = np.random.default_rng(0)
     lengths = rng.integers(3, 40, 3000)
-    source = [[int(index) % 7 + 4] * (length + int(rng.integers(3))) for index, length in enumerate(lengths)]
+    source = [
+        [int(index) % 7 + 4] * (length + int(rng.integers(3)))
+        for index, length in enumerate(lengths)
+    ]
     target = [[2, *divmod(index, 60), *[9] * (length - 2)] for index, length in enumerate(lengths)]
     data = [tf.ragged.constant(side, tf.int32) for side in (source, target)]
-    batches = [(s.numpy(), t.numpy()) for s, t in lstm.make_batches(data, 32, np.random.default_rng(5))]
+    batches = [
+        (s.numpy(), t.numpy()) for s, t in lstm.make_batches(data, 32, np.random.default_rng(5))
+    ]
     rows = [tuple(row[1:3]) for _, batch in batches for row in batch]
     assert sorted(rows) == sorted(tuple(row[1:3]) for row in target) and rows != sorted(rows)
     for s, t in batches:
@@ -219,7 +249,10 @@ def test_any_text_is_tokenized(text):
     tokenizer = lstm.train_tokenizer(["a b c"], 20, 10)
     encoding = lstm.encode(tokenizer, [text])[0]
     pieces = [encoding, *encoding.overflowing]
-    assert all(piece.ids[0] == lstm.SOS and piece.ids[-1] == lstm.EOS and len(piece) <= 10 for piece in pieces)
+    assert all(
+        piece.ids[0] == lstm.SOS and piece.ids[-1] == lstm.EOS and len(piece) <= 10
+        for piece in pieces
+    )
 
 
 def test_smoke_alone_then_translate_in_a_new_process(run_alone, tmp_path):
@@ -230,18 +263,39 @@ def test_smoke_alone_then_translate_in_a_new_process(run_alone, tmp_path):
     expected = {"all_results.json", "model.keras", "vocabulary.json", "training_curve.png"}
     assert {path.name for path in output.iterdir()} == expected
     assert json.loads((output / "all_results.json").read_text())["test_bleu"] == pytest.approx(100)
-    assert "sacrebleu: nrefs:1|case:lc" in done.stdout and "--model_name_or_path outputs/seq2seq_lstm" in done.stdout
+    assert (
+        "sacrebleu: nrefs:1|case:lc" in done.stdout
+        and "--model_name_or_path outputs/seq2seq_lstm" in done.stdout
+    )
     write(alone / "in.txt", "\r\n".join([*SOURCES, "", "Ein Hund 日."]) + "\r\n")
-    flags = ["--model_name_or_path", str(output), "--input_file", "in.txt", "--output_file", "out.txt"]
+    flags = [
+        "--model_name_or_path",
+        str(output),
+        "--input_file",
+        "in.txt",
+        "--output_file",
+        "out.txt",
+    ]
     done = run_alone("seq2seq_lstm", *flags, "--batch_size", "5", "--no-bf16")
     assert done.returncode == 0, done.stderr
     lines = (alone / "out.txt").read_text(encoding="utf-8").split("\n")
     assert lines[: len(TARGETS)] == [target.lower() for target in TARGETS]
-    assert lines[len(TARGETS)] == "" and len(lines) == len(TARGETS) + 3 and lines[-2] and done.stdout == ""
+    assert (
+        lines[len(TARGETS)] == ""
+        and len(lines) == len(TARGETS) + 3
+        and lines[-2]
+        and done.stdout == ""
+    )
 
 
 def test_quick_run_leaves_everything(quick):
-    expected = {"all_results.json", "model.keras", "vocabulary.json", "training_curve.png", "alignment.png"}
+    expected = {
+        "all_results.json",
+        "model.keras",
+        "vocabulary.json",
+        "training_curve.png",
+        "alignment.png",
+    }
     assert {path.name for path in quick.iterdir()} == expected
     metrics = json.loads((quick / "all_results.json").read_text())
     assert metrics["test_perplexity"] == pytest.approx(np.exp(metrics["test_loss"]))
@@ -260,17 +314,23 @@ def test_translations_do_not_depend_on_the_batch_and_keep_their_places(quick):
     translator = lstm.load_translator(quick)
     texts = [*SOURCES[:9], "", "  ", " ".join(SOURCES) * 3, "Ein  \t Hund"]
     alone = [lstm.translate(translator, [text])[0] for text in texts]
-    assert lstm.translate(translator, texts, batch_size=4) == alone == lstm.translate(translator, texts)
+    assert (
+        lstm.translate(translator, texts, batch_size=4)
+        == alone
+        == lstm.translate(translator, texts)
+    )
     assert alone[9] == alone[10] == "" and all(alone[:9])
-    first = lstm.encode(translator.source, texts)[11]
+    first = lstm.encode(translator.source_tokenizer, texts)[11]
     assert len(first.overflowing) > 2
     found = lstm.compile_search(translator.model, 1)(tf.constant([first.ids]))[0].numpy().tolist()
-    assert alone[11].startswith(translator.target.decode(found))
+    assert alone[11].startswith(translator.target_tokenizer.decode(found))
     assert all(lstm.translate(translator, texts[:9], num_beams=3))
 
 
 def test_scores_equal_sacrebleu_on_the_written_translations(quick, tmp_path, capsys):
-    test_file = write(tmp_path / "test.tsv", "".join(f"{s}\t{t}\n" for s, t in lstm.SAMPLE_PAIRS[:10]))
+    test_file = write(
+        tmp_path / "test.tsv", "".join(f"{s}\t{t}\n" for s, t in lstm.SAMPLE_PAIRS[:10])
+    )
     flags = ["--model_name_or_path", str(quick), "--test_file", test_file, "--no-bf16"]
     lstm.main([*flags, "--output_dir", str(tmp_path)])
     lstm.main([*flags, "--do_predict", "--output_file", str(tmp_path / "out.txt")])
@@ -286,11 +346,22 @@ def test_scores_equal_sacrebleu_on_the_written_translations(quick, tmp_path, cap
 
 
 def test_interrupted_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
-    command = [*QUICK, "--bf16", "--num_train_epochs", "3", "--dropout", "0.2", "--do_train", "--output_dir"]
+    command = [
+        *QUICK,
+        "--bf16",
+        "--num_train_epochs",
+        "3",
+        "--dropout",
+        "0.2",
+        "--do_train",
+        "--output_dir",
+    ]
     evaluate, calls = lstm.evaluate, itertools.count(1)
 
     def rising(*args, interrupted_at=0):
-        epoch = next(calls)  # the last epoch is the best: its weights need everything that a checkpoint keeps
+        epoch = next(
+            calls
+        )  # the last epoch is the best: its weights need everything that a checkpoint keeps
         if epoch == interrupted_at:
             raise KeyboardInterrupt
         return evaluate(*args) | {"eval_bleu": epoch}
@@ -308,14 +379,16 @@ def test_interrupted_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(lstm, "evaluate", rising)
     lstm.main([*command, str(tmp_path / "cut"), "--resume_from_checkpoint", "last"])
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
-    whole, cut = (json.loads((tmp_path / name / "all_results.json").read_text()) for name in ("whole", "cut"))
+    whole, cut = (
+        json.loads((tmp_path / name / "all_results.json").read_text()) for name in ("whole", "cut")
+    )
     assert {**whole, "train_runtime": 0} == {**cut, "train_runtime": 0} and whole["epoch"] == 3
 
 
 def test_best_epoch_is_kept_and_training_stops_after_the_patience(tmp_path, monkeypatch):
     scores, seen = iter([(1.0, 3.0), (5.0, 2.0), (4.0, 2.5), (3.0, 2.1), (9.0, 1.0)]), []
 
-    def scripted(translator, pairs, args, prefix):
+    def scripted(translator, *_):
         seen.append([variable.numpy() for variable in translator.model.weights])
         return dict(zip(("eval_bleu", "eval_loss"), next(scores), strict=True))
 
@@ -330,15 +403,26 @@ def test_best_epoch_is_kept_and_training_stops_after_the_patience(tmp_path, monk
 def test_translator_gets_the_average_of_the_learned_weights(tmp_path, monkeypatch):
     learned, calls = [], itertools.count()
 
-    def save(translator, folder, model, save=lstm.save_translator):
-        if "checkpoint" in folder.name:
+    def save(translator, folder, model=None, save=lstm.save_translator):
+        if "checkpoint" in str(folder):
             learned.append([variable.numpy() for variable in model.trainable_variables])
         save(translator, folder, model)
 
     monkeypatch.setattr(lstm, "save_translator", save)
     monkeypatch.setattr(lstm, "evaluate", lambda *_: {"eval_bleu": next(calls), "eval_loss": 1.0})
-    path = write(tmp_path / "pairs.tsv", "".join(f"{source}\t{target}\n" for source, target in lstm.SAMPLE_PAIRS))
-    files = ["--train_file", path, "--validation_file", path, "--do_train", "--output_dir", str(tmp_path / "out")]
+    path = write(
+        tmp_path / "pairs.tsv",
+        "".join(f"{source}\t{target}\n" for source, target in lstm.SAMPLE_PAIRS),
+    )
+    files = [
+        "--train_file",
+        path,
+        "--validation_file",
+        path,
+        "--do_train",
+        "--output_dir",
+        str(tmp_path / "out"),
+    ]
     lstm.main([*QUICK, *files])  # two epochs of one batch: the average reaches back two epochs
     averaged = lstm.load_translator(tmp_path / "out").model.trainable_variables
     for average, first, second in zip(averaged, *learned, strict=True):
@@ -349,10 +433,10 @@ def test_translator_gets_the_average_of_the_learned_weights(tmp_path, monkeypatc
 def test_validation_is_held_out_of_the_training_file(tmp_path):
     rows = [(f"quelle {n}", f"source {n}") for n in range(45)]
     path = write(tmp_path / "train.tsv", "".join(f"{s}\t{t}\tCC-BY\n" for s, t in rows))
-    splits = lstm.load_splits(lstm.parse_arguments(["--train_file", path]))
-    assert sorted(splits["train"] + splits["validation"]) == sorted(rows)
-    assert len(splits["validation"]) == 3 and splits["test"] == splits["validation"]
-    assert lstm.load_splits(lstm.parse_arguments([]))["validation"] == lstm.SAMPLE_PAIRS
+    train, validation, test = lstm.load_splits(lstm.parse_arguments(["--train_file", path]))
+    assert sorted(train + validation) == sorted(rows)
+    assert len(validation) == 3 and test == validation
+    assert lstm.load_splits(lstm.parse_arguments([]))[1] == lstm.SAMPLE_PAIRS
 
 
 @pytest.mark.parametrize(
@@ -368,11 +452,42 @@ def test_odd_but_valid_files(text, rows, tmp_path):
     assert lstm.read_pairs(write(tmp_path / "pairs.tsv", text)) == rows
 
 
+def test_functions_raise_input_errors(quick, tmp_path):
+    translator = lstm.load_translator(quick)
+    with pytest.raises(lstm.InputError, match="longer than --max_seq_length"):
+        lstm.encode_pairs(translator, [("a " * 200, "b")])
+    with pytest.raises(lstm.InputError, match="line 2: found 1 columns"):
+        lstm.read_pairs(write(tmp_path / "pairs.tsv", "eins\tone\nzwei\n"))
+    with pytest.raises(lstm.InputError, match="is not a complete folder"):
+        lstm.load_translator(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(lstm.InputError, match="cannot write"):
+        lstm.save_translator(translator, tmp_path / "file")
+
+
+def test_first_python_block_of_the_readme(tmp_path, monkeypatch, capsys):
+    readme = (SCRIPTS["seq2seq_lstm"].parent / "README.md").read_text(encoding="utf-8")
+    section = readme.split("\n## seq2seq_lstm.py")[1]
+    code = re.search(r"```python\n(.*?)```", section, re.DOTALL).group(1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(SCRIPTS["seq2seq_lstm"].parent)
+    keras.utils.set_random_seed(0)
+    names = {}
+    exec(code, names)
+    assert names["translations"] == ["a cat", "two dogs"]
+    assert capsys.readouterr().out.splitlines()[-1] == "['a cat', 'two dogs']"
+    assert {path.name for path in (tmp_path / "my_translator").iterdir()} > {"model.keras"}
+
+
 def test_needs_neither_torch_nor_transformers():
     imported = {
         name.split(".")[0]
         for node in ast.walk(ast.parse(SCRIPTS["seq2seq_lstm"].read_text(encoding="utf-8")))
-        for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", "")])
+        for name in (
+            [a.name for a in node.names]
+            if isinstance(node, ast.Import)
+            else [getattr(node, "module", "")]
+        )
         if isinstance(node, ast.Import | ast.ImportFrom)
     }
     assert "tensorflow" in imported and not imported & {"torch", "transformers", "pickle"}
@@ -381,8 +496,24 @@ def test_needs_neither_torch_nor_transformers():
 @pytest.mark.real_data
 def test_second_epoch_on_real_pairs_is_better_than_the_first(real_data, tmp_path, capsys):
     files = {name: str(real_data / "multi30k" / f"{name}.de-en.tsv") for name in ("train", "val")}
-    flags = ["--train_file", files["train"], "--validation_file", files["val"], "--max_train_samples", "2000"]
-    sizes = ["--embedding_dim", "64", "--hidden_size", "64", "--vocab_size", "1000", "--batch_size", "32"]
+    flags = [
+        "--train_file",
+        files["train"],
+        "--validation_file",
+        files["val"],
+        "--max_train_samples",
+        "2000",
+    ]
+    sizes = [
+        "--embedding_dim",
+        "64",
+        "--hidden_size",
+        "64",
+        "--vocab_size",
+        "1000",
+        "--batch_size",
+        "32",
+    ]
     flags += [*sizes, "--num_train_epochs", "2", "--dropout", "0.1", "--learning_rate", "5e-3"]
     lstm.main([*flags, "--do_train", "--output_dir", str(tmp_path)])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]

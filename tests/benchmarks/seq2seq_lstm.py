@@ -1,15 +1,17 @@
-"""seq2seq_lstm.py against PyTorch's nn.LSTM in training, and against a `predict` call per token in decoding.
+"""seq2seq_lstm.py against PyTorch's nn.LSTM in training, and `predict` per token in decoding.
 
     python tests/benchmarks/seq2seq_lstm.py --attention    # minutes
     python tests/benchmarks/seq2seq_lstm.py --batch_size 128    # any flag of the script
     python tests/benchmarks/seq2seq_lstm.py --cpu_time     # on a busy machine
 
 SHOWCASE_DATA names the folder that holds multi30k/.
-Every side runs in a process of its own, in turn and `--rounds` times; the best round counts, because a busy machine
-only ever makes a round slower. `--cpu_time` gives each side one thread and counts seconds of processor time.
-Training: the same pairs, vocabularies, sizes, dropout, clipping and Adam; PyTorch in float32, once with the script's
-batches (sorted by length) and once as usual, in random order and padded. Decoding: the model that the training side
-has left, greedily, 1,000 sentences at once against one sentence and one token at a time.
+Every side runs in a process of its own, in turn and `--rounds` times; the best round counts,
+because a busy machine only ever makes a round slower. `--cpu_time` gives each side one thread and
+counts seconds of processor time.
+Training: the same pairs, vocabularies, sizes, dropout, clipping and Adam; PyTorch in float32, once
+with the script's batches (sorted by length) and once as usual, in random order and padded.
+Decoding: the model that the training side has left, greedily, 1,000 sentences at once against one
+sentence and one token at a time.
 """
 
 import argparse
@@ -26,28 +28,40 @@ import numpy as np  # noqa: E402
 from figures import DATA, print_figures  # noqa: E402
 
 CLOCK = time.process_time if "--cpu_time" in sys.argv else time.perf_counter
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1")
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), "1"
+)
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "lang_translator"))
 
 
 def prepare(options) -> None:
-    """Save an untrained model with its vocabularies, and the batches of both orders, for all sides."""
+    """Save an untrained model, its vocabularies, and the batches of both orders for all sides."""
     import keras
     import seq2seq_lstm as script
 
-    args = script.parse_arguments(["--train_file", str(DATA / "multi30k" / "train.de-en.tsv"), *options.flags])
+    args = script.parse_arguments(
+        ["--train_file", str(DATA / "multi30k" / "train.de-en.tsv"), *options.flags]
+    )
     keras.utils.set_random_seed(args.seed)
     pairs = script.read_pairs(args.train_file)
-    translator = script.new_translator(args, pairs)
-    script.save_translator(translator, Path(options.folder), translator.model)
+    translator = script.new_translator(
+        pairs, **{name: getattr(args, name) for name in script.MODEL}
+    )
+    script.save_translator(translator, options.folder)
     data = script.encode_pairs(translator, pairs)
     rng = np.random.default_rng(0)
     dataset = script.make_batches(data, args.batch_size, rng).take(options.batches)
     order, usual = rng.permutation(int(data[0].nrows())), []
-    for rows in np.split(order, range(args.batch_size, len(order), args.batch_size))[: options.batches]:
+    for rows in np.split(order, range(args.batch_size, len(order), args.batch_size))[
+        : options.batches
+    ]:
         usual.append([script.tf.gather(side, rows).to_tensor() for side in data])
     for name, batches in (("sorted", dataset), ("usual", usual)):
-        flat = {f"{index}_{side}": ids for index, pair in enumerate(batches) for side, ids in enumerate(pair)}
+        flat = {
+            f"{index}_{side}": ids
+            for index, pair in enumerate(batches)
+            for side, ids in enumerate(pair)
+        }
         np.savez(Path(options.folder, f"{name}.npz"), **flat)
 
 
@@ -71,15 +85,16 @@ def train_script(options) -> float:
     import seq2seq_lstm as script
 
     args = script.parse_arguments(["--train_file", "x", *options.flags])
-    keras.config.set_dtype_policy("mixed_bfloat16" if args.bf16 and options.side == "script" else "float32")
+    keras.config.set_dtype_policy(
+        "mixed_bfloat16" if args.bf16 and options.side == "script" else "float32"
+    )
     translator = script.load_translator(options.folder)
     model = keras.Model(translator.model.inputs, translator.model.outputs)
-    model.compile(keras.optimizers.Adam(args.learning_rate, global_clipnorm=1.0, use_ema=True))
-    model.optimizer.build(model.trainable_variables)
-    run = script.compile_pass(model, model.optimizer, args.label_smoothing_factor)
-    speed = pairs_per_second(lambda batches: run(batches, ""), read_batches(options.folder, "sorted"))
-    Path(options.folder, "trained").mkdir(exist_ok=True)
-    script.save_translator(translator, Path(options.folder, "trained"), translator.model)
+    adam = script.averaging_adam(model, args.learning_rate, 50)
+    step = script.compile_step(model, adam, args.label_smoothing_factor)
+    batches = read_batches(options.folder, "sorted")
+    speed = pairs_per_second(lambda some: script.mean_loss(step, some, ""), batches)
+    script.save_translator(translator, Path(options.folder, "trained"))
     return speed
 
 
@@ -94,16 +109,24 @@ def train_torch(options) -> float:
     class Model(nn.Module):
         def __init__(self):
             super().__init__()
-            self.source, self.target = nn.Embedding(source_size, 256), nn.Embedding(target_size, 256)
+            self.source, self.target = (
+                nn.Embedding(source_size, 256),
+                nn.Embedding(target_size, 256),
+            )
             width = hidden // 2 if saved["attention"] else hidden
             self.encoder = nn.LSTM(256, width, batch_first=True, bidirectional=saved["attention"])
-            self.decoder, self.dropout = nn.LSTM(256, hidden, batch_first=True), nn.Dropout(saved["dropout"])
+            self.decoder, self.dropout = (
+                nn.LSTM(256, hidden, batch_first=True),
+                nn.Dropout(saved["dropout"]),
+            )
             self.general, self.combine = (nn.Linear(n * hidden, hidden, bias=False) for n in (1, 2))
             self.projection = nn.Linear(hidden, target_size)
 
         def forward(self, source, target):
             words = self.dropout(self.source(source))
-            packed = nn.utils.rnn.pack_padded_sequence(words, (source > 0).sum(1), True, enforce_sorted=False)
+            packed = nn.utils.rnn.pack_padded_sequence(
+                words, (source > 0).sum(1), True, enforce_sorted=False
+            )
             memory, state = self.encoder(packed)
             state = tuple(s.transpose(0, 1).reshape(1, len(source), hidden) for s in state)
             output, _ = self.decoder(self.dropout(self.target(target)), state)
@@ -115,7 +138,10 @@ def train_torch(options) -> float:
             return self.projection(self.dropout(output))
 
     model = Model()
-    optimizer, loss = torch.optim.Adam(model.parameters()), nn.CrossEntropyLoss(ignore_index=0, label_smoothing=0.1)
+    optimizer, loss = (
+        torch.optim.Adam(model.parameters()),
+        nn.CrossEntropyLoss(ignore_index=0, label_smoothing=0.1),
+    )
 
     def run(batches):
         for source, target in batches:
@@ -136,7 +162,9 @@ def decode_script(options) -> float:
     args = script.parse_arguments(["--train_file", "x", *options.flags])
     keras.config.set_dtype_policy("mixed_bfloat16" if args.bf16 else "float32")
     translator = script.load_translator(Path(options.folder, "trained"))
-    sources = [source for source, _ in script.read_pairs(str(DATA / "multi30k" / "val.de-en.tsv"))][:1000]
+    sources = [source for source, _ in script.read_pairs(str(DATA / "multi30k" / "val.de-en.tsv"))][
+        :1000
+    ]
     script.translate(translator, sources[:10])
     start = CLOCK()
     script.translate(translator, sources)
@@ -144,13 +172,15 @@ def decode_script(options) -> float:
 
 
 def decode_predict(options) -> float:
-    """Sentences per second of Keras' own example: `predict` on one sentence and one token at a time."""
+    """Sentences per second of Keras' own example: `predict` on one sentence and token at a time."""
     import seq2seq_lstm as script
 
     translator = script.load_translator(Path(options.folder, "trained"))
     encoder, decoder, projection = script.parts(translator.model)
-    sources = [source for source, _ in script.read_pairs(str(DATA / "multi30k" / "val.de-en.tsv"))][:4]
-    for number, encoding in enumerate(script.encode(translator.source, sources)):
+    sources = [source for source, _ in script.read_pairs(str(DATA / "multi30k" / "val.de-en.tsv"))][
+        :4
+    ]
+    for number, encoding in enumerate(script.encode(translator.source_tokenizer, sources)):
         if number == 1:  # the first sentence compiles
             start = CLOCK()
         source = np.array([encoding.ids])
@@ -158,7 +188,9 @@ def decode_predict(options) -> float:
         state, seen = state[:2], state[2:]
         tokens = [script.SOS]
         while tokens[-1] != script.EOS and len(tokens) <= 2 * len(encoding.ids):
-            output, *state = decoder.predict([*state, *seen, np.array([tokens[-1:]])], verbose=0)[:3]
+            output, *state = decoder.predict([*state, *seen, np.array([tokens[-1:]])], verbose=0)[
+                :3
+            ]
             tokens.append(int(np.argmax(projection(output[:, 0])[0])))
     return (len(sources) - 1) / (CLOCK() - start)
 
@@ -174,7 +206,9 @@ SIDES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--batches", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--cpu_time", action="store_true")
@@ -184,17 +218,34 @@ def main() -> None:
     if options.side:
         print("result", SIDES[options.side][0](options))
         return
-    best, environment = dict.fromkeys(SIDES, 0.0), os.environ | (ONE_THREAD if options.cpu_time else {})
+    best, environment = (
+        dict.fromkeys(SIDES, 0.0),
+        os.environ | (ONE_THREAD if options.cpu_time else {}),
+    )
     with tempfile.TemporaryDirectory() as options.folder:
         prepare(options)
         for _ in range(options.rounds):
             for side in SIDES:
-                command = [sys.executable, __file__, *sys.argv[1:], "--side", side, "--folder", options.folder]
-                done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+                command = [
+                    sys.executable,
+                    __file__,
+                    *sys.argv[1:],
+                    "--side",
+                    side,
+                    "--folder",
+                    options.folder,
+                ]
+                done = subprocess.run(
+                    command, env=environment, stdout=subprocess.PIPE, text=True, check=True
+                )
                 best[side] = max(best[side], float(done.stdout.split()[-1]))
                 print(f"{SIDES[side][1]:50} {best[side]:8.1f} per second", flush=True)
     print_figures(best)
-    for ours, other in (("script", "torch_sorted"), ("script", "torch_usual"), ("search", "predict")):
+    for ours, other in (
+        ("script", "torch_sorted"),
+        ("script", "torch_usual"),
+        ("search", "predict"),
+    ):
         print(f"{SIDES[ours][1]} / {SIDES[other][1]}: {best[ours] / best[other]:.2f}")
 
 
