@@ -98,7 +98,8 @@ def main(argv: list[str] | None = None) -> None:
         tokenizer, model = tiny(tables["train"], args.max_seq_length)
     else:
         tokenizer, model = pretrained(args.model_name_or_path, class_names(tables.get("train")))
-    datasets = build_datasets(tables, tokenizer, model.config, args.max_seq_length)
+    check_length(args.max_seq_length, model.config.max_position_embeddings)
+    datasets = build_datasets(tables, tokenizer, model.config.label2id, args.max_seq_length)
     trainer = build_trainer(model, tokenizer, training_args, datasets)
     metrics = {}
     if "train" in datasets:
@@ -183,27 +184,21 @@ class TextClassificationDataset(Dataset):
 
 
 def build_datasets(
-    tables: dict[str, pd.DataFrame],
-    tokenizer: BertTokenizer,
-    config: BertConfig,
-    max_seq_length: int,
+    tables: dict[str, pd.DataFrame], tokenizer: BertTokenizer, label2id: dict, max_seq_length: int
 ) -> dict[str, TextClassificationDataset]:
-    """Return the datasets of tables with columns `text` and, as far as given, `text_pair`, `label`.
+    """Return the dataset of each table; its columns are `text` and, if given, `text_pair`, `label`.
 
-    Raises InputError if rows have a class, or may have a length, that the model does not know.
+    Raises InputError if a row has a label that is not in `label2id`.
     """
-    datasets, limit, label2id = {}, config.max_position_embeddings, config.label2id
-    if max_seq_length > limit:
-        raise InputError(f"--max_seq_length {max_seq_length}: the model reads {limit} at most")
+    datasets = {}
     for split, table in tables.items():
-        unknown = sorted(set(table.get("label", [])) - set(label2id))
+        unknown = set(table.get("label", [])) - set(label2id)
         if unknown:
-            found = f"labels {unknown} that the model does not learn: it knows {list(label2id)}"
-            raise InputError(f"{split} file: {found}")
+            known = f"the model knows {list(label2id)}"
+            raise InputError(f"{split} file: unknown labels {sorted(unknown)}: {known}")
         labels = [label2id[label] for label in table["label"]] if "label" in table else None
-        pairs = table.get("text_pair")
-        dataset = TextClassificationDataset(table["text"], tokenizer, pairs, labels, max_seq_length)
-        datasets[split] = dataset
+        columns = (table["text"], tokenizer, table.get("text_pair"), labels)
+        datasets[split] = TextClassificationDataset(*columns, max_seq_length)
     return datasets
 
 
@@ -483,16 +478,15 @@ def load_table(path: str, args: ScriptArguments, split: str) -> pd.DataFrame:
     table, columns = read_table(path, args.column_names), {}
     for name in ("text", "text_pair", "label"):
         column = getattr(args, f"{name}_column")
-        if column is None or (split == "test" and name == "label" and column not in table):
-            continue
-        if column not in table:
-            columns_found = f"no column {column!r} among {list(table)}"
-            raise InputError(f"{path}: {columns_found}: name it with --{name}_column")
-        columns[name] = table[column].astype("string").fillna("")
-        empty = np.flatnonzero(columns[name].str.strip() == "")
-        if len(empty):
-            where = f"{path}, row {empty[0] + 1} ({len(empty):,} in all)"
-            raise InputError(f"{where}: column {column!r} is empty: fill it or leave the row out")
+        if column in table:
+            columns[name] = table[column].astype("string").fillna("")
+            empty = np.flatnonzero(columns[name].str.strip() == "")
+            if len(empty):
+                where = f"{path}, row {empty[0] + 1} ({len(empty):,} in all)"
+                raise InputError(f"{where}: column {column!r} is empty: fill it or leave it out")
+        elif column is not None and (split != "test" or name != "label"):
+            found = f"no column {column!r} among {list(table)}"
+            raise InputError(f"{path}: {found}: name it with --{name}_column")
     if table.empty:
         raise InputError(f"{path}: no rows")
     return pd.DataFrame(columns)
@@ -507,16 +501,17 @@ def read_table(path: str, column_names: list[str] | None) -> pd.DataFrame:
         options |= {"sep": "\t", "quoting": csv.QUOTE_NONE}
     try:
         if suffix in (".csv", ".tsv"):
-            if "\0" in Path(path).read_text("utf-8-sig"):  # also names the byte that is no UTF-8
-                raise ValueError("NUL bytes are no text")
+            if b"\0" in Path(path).read_bytes():
+                raise ValueError("NUL bytes are no text in UTF-8")
             table = pd.read_csv(path, **options)
         elif suffix in (".json", ".jsonl"):
             table = pd.read_json(path, lines=True, dtype=False, convert_dates=False)
         else:
             table = pd.read_parquet(path)
     except (AttributeError, OSError, TypeError, ValueError) as error:  # pandas raises all of them
-        kinds = ".csv, .tsv, .json, .jsonl (UTF-8) or else .parquet"
-        raise InputError(f"cannot read {path} as {kinds}: {error}") from error
+        raise InputError(
+            f"cannot read {path} as CSV, TSV, JSON lines or Parquet: {error}"
+        ) from error
     if len(table.columns) == 1 and ";" in str(table.columns[0]):
         raise InputError(f"{path}: semicolons between the columns: save it with commas, or as .tsv")
     if not isinstance(table.index, pd.RangeIndex):  # pandas took surplus fields for an index
@@ -558,6 +553,12 @@ def check_vocabulary(folder: str, known: int, expected: int) -> None:
         raise InputError(f"{folder}: {counts}: is a file missing?")
 
 
+def check_length(max_seq_length: int, limit: int) -> None:
+    """Raise InputError if texts may be longer than the model reads."""
+    if max_seq_length > limit:
+        raise InputError(f"--max_seq_length {max_seq_length}: the model reads {limit} at most")
+
+
 def complete_checkpoints(output_dir: str) -> list[str]:
     """Return the complete checkpoints in a folder, oldest first."""
     states = Path(output_dir).glob("checkpoint-*/trainer_state.json")  # written last of all
@@ -592,7 +593,8 @@ def draw_training_curve(log_history: list[dict[str, float]]) -> Figure:
 
 def draw_confusion_matrix(labels: Sequence, predicted: Sequence, classes: Sequence) -> Figure:
     """Draw how many rows of each class were taken for which class."""
-    figure = Figure(figsize=(2 + 0.7 * len(classes), 2 + 0.7 * len(classes)), layout="constrained")
+    size = 2 + 0.7 * len(classes)
+    figure = Figure(figsize=(size, size), layout="constrained")
     options = {"labels": classes, "cmap": "Blues", "colorbar": False, "ax": figure.subplots()}
     ConfusionMatrixDisplay.from_predictions(labels, predicted, **options)
     return figure
