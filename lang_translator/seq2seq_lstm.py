@@ -72,14 +72,14 @@ RECIPE = {
     "num_train_epochs": (int, 12, "At most so many epochs."),
     "early_stopping_patience": (int, 4, "Stop after so many epochs without a better BLEU."),
     "batch_size": (int, 64, "Pairs per update, on all devices together."),
-    "learning_rate": (float, 1e-3, "Of Adam."),
+    "learning_rate": (float, 1e-3, "Step size of Adam."),
     "label_smoothing_factor": (float, 0.1, "Probability that is spread over all tokens."),
     "num_beams": (int, 1, "Width of the beam search; 1 decodes greedily."),
     "seed": (int, 42, "Decides weights, order and dropout."),
 }
 RUN = {
     "smoke": (bool, False, "Train a tiny model: no download, seconds."),
-    "do_train": (bool, False, "Train. Without any --do_... it is all that there are files for."),
+    "do_train": (bool, False, "Train. Without any --do_...: train, score and translate."),
     "do_eval": (bool, False, "Score the test pairs."),
     "do_predict": (bool, False, "Translate."),
     "model_name_or_path": (str, None, "Folder of a trained model."),
