@@ -72,18 +72,22 @@ class ScriptArguments:
     train_file: str | None = HfArg(default=None, help="Plain text in UTF-8, of any size.")
     validation_file: str | None = HfArg(default=None, help="Text to evaluate on.")
     validation_split_percentage: int = HfArg(
-        default=10, help="Without a validation file: so much of the training text's end."
+        default=10, help="Without a validation file: its share, the end of the training text."
     )
-    block_size: int | None = HfArg(default=None, help="Tokens of a block; else context, <= 1024.")
-    stride: int | None = HfArg(default=None, help="From block to block; else the block size.")
+    block_size: int | None = HfArg(
+        default=None, help="Tokens in a block; without it the model's context, at most 1024."
+    )
+    stride: int | None = HfArg(
+        default=None, help="Tokens from the start of a block to the next; without it --block_size."
+    )
     cache_dir: str = HfArg(
-        default=os.path.join(HF_ASSETS_CACHE, "gpt2_finetune"), help="For tokenized texts."
+        default=os.path.join(HF_ASSETS_CACHE, "gpt2_finetune"), help="Folder for tokenized texts."
     )
     preprocessing_num_workers: int | None = HfArg(
-        default=None, help="Threads that tokenize; else one for every core."
+        default=None, help="Threads that tokenize; without it one for every core."
     )
     prompt: str = HfArg(default="The lighthouse keeper", help="Text that the model continues.")
-    max_new_tokens: int = HfArg(default=50, help="Length of the continuation, at most.")
+    max_new_tokens: int = HfArg(default=50, help="Tokens of the continuation, at most.")
 
 
 @dataclass

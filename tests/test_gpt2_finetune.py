@@ -262,7 +262,8 @@ def test_readme_in_your_own_code(trained, tmp_path, monkeypatch, capsys):
     tokens = names["tokenizer"](SAMPLE * 3)["input_ids"]
     assert names["tokens"].tolist() == tokens
     assert names["datasets"]["train"][1].tolist() == tokens[64:128]
-    assert capsys.readouterr().out.rstrip().endswith("Our baker opens at five o'clock.")
+    continuation = capsys.readouterr().out.rstrip("\n").splitlines()[-1]
+    assert len(continuation.split()) > 5 and "Our baker" + continuation in SAMPLE
     assert names["trainer"].state.global_step > 0
 
 
