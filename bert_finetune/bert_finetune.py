@@ -19,8 +19,10 @@ python bert_finetune.py --smoke                                       # seconds,
 python bert_finetune.py --train_file train.csv --validation_file validation.csv
 python bert_finetune.py --do_predict --test_file new.csv --model_name_or_path outputs/bert_finetune
 
-Read `main`, then the classes and functions in the order in which it uses them. Flags, files and
-errors come last, under "Plumbing": nothing there is about BERT.
+BERT has learned language by guessing masked words. A new linear layer on its vector of the first
+token, [CLS], gives a score per class; cross-entropy with the labels trains that layer and all of
+BERT. Read the recipe, `main`, then its parts: data, model, training, results. Reading files,
+parsing flags and reporting come last, under "Plumbing".
 """
 
 import argparse
@@ -29,6 +31,7 @@ import ctypes
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -110,8 +113,7 @@ def main(argv: list[str] | None = None) -> None:
     if "test" in datasets:
         metrics |= write_predictions(trainer, datasets["test"], tables["test"])
     if trainer.is_world_process_zero():
-        command = f"--do_predict --test_file FILE --model_name_or_path {args.model_name_or_path}"
-        report(metrics, training_args.output_dir, command)
+        report(metrics, training_args.output_dir, next_command(args))
 
 
 def load_splits(args: ScriptArguments, training_args: FineTuningArguments) -> dict:
@@ -144,6 +146,7 @@ class TextClassificationDataset(Dataset):
     Item: `input_ids`, `token_type_ids` and `attention_mask`, int64 of shape (max_seq_length,), and
     `labels`, int64 of shape (), where labels (numbers of classes) are given. Texts are tokenized
     once and kept without padding. `lengths`: tokens of each row before padding, int64 (rows,).
+    Raises InputError if no text fits in.
     """
 
     def __init__(
@@ -155,8 +158,11 @@ class TextClassificationDataset(Dataset):
         max_seq_length: int = 128,
     ):
         self.pad_token_id, self.max_seq_length = tokenizer.pad_token_id, max_seq_length
-        self.labels = None if labels is None else torch.tensor(labels)
-        self.input_ids, self.token_type_ids = [], []  # small arrays: a fraction of int64 lists
+        self.labels = None if labels is None else torch.tensor(labels, dtype=torch.int64)
+        special_tokens = tokenizer.num_special_tokens_to_add(pair=text_pairs is not None)
+        if max_seq_length <= special_tokens:
+            raise InputError(f"--max_seq_length {max_seq_length} leaves no room for text")
+        self.input_ids, self.token_type_ids = [], []  # arrays take less memory than lists of int
         for start in trange(0, len(texts), 1000, desc="Tokenizing", disable=None, leave=False):
             rows = slice(start, start + 1000)
             pairs = None if text_pairs is None else list(text_pairs[rows])
@@ -195,10 +201,14 @@ def build_datasets(
         unknown = set(table.get("label", [])) - set(label2id)
         if unknown:
             known = f"the model knows {list(label2id)}"
-            raise InputError(f"{split} file: unknown labels {sorted(unknown)}: {known}")
-        labels = [label2id[label] for label in table["label"]] if "label" in table else None
-        columns = (table["text"], tokenizer, table.get("text_pair"), labels)
-        datasets[split] = TextClassificationDataset(*columns, max_seq_length)
+            raise InputError(f"{split} rows: unknown labels {sorted(unknown)}: {known}")
+        datasets[split] = TextClassificationDataset(
+            table["text"],
+            tokenizer,
+            text_pairs=table.get("text_pair"),
+            labels=[label2id[label] for label in table["label"]] if "label" in table else None,
+            max_seq_length=max_seq_length,
+        )
     return datasets
 
 
@@ -223,7 +233,7 @@ def class_names(table: pd.DataFrame | None) -> list[str] | None:
 def pretrained(
     name: str, classes: list[str] | None = None
 ) -> tuple[BertTokenizer, BertForSequenceClassification]:
-    """Load a checkpoint from a folder or the hub, with a new head if it has none of these classes.
+    """Load a checkpoint from a folder or the hub, with an output for each of the classes.
 
     Without classes it keeps its own, and must have been fine-tuned. Raises InputError.
     """
@@ -239,9 +249,15 @@ def pretrained(
             set_classes(config, classes)
         tokenizer = BertTokenizer.from_pretrained(folder)
         options = {"dtype": torch.float32, "use_safetensors": True, "ignore_mismatched_sizes": True}
-        model = BertForSequenceClassification.from_pretrained(folder, config=config, **options)
+        model, loading = BertForSequenceClassification.from_pretrained(
+            folder, config=config, output_loading_info=True, **options
+        )
     except LOADING_ERRORS as error:
         raise InputError(f"cannot load {name}: {error}") from error
+    new = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
+    lost = [key for key in new if classes is None or not key.startswith(NEW_WEIGHTS)]
+    if lost:
+        raise InputError(f"{name} is not a whole BERT: {len(lost)} weights are missing: {lost[0]}")
     check_vocabulary(folder, len(tokenizer), config.vocab_size)
     return tokenizer, model
 
@@ -275,7 +291,10 @@ def build_trainer(
     training_args: transformers.TrainingArguments,
     datasets: dict[str, TextClassificationDataset],
 ) -> Trainer:
-    """Return the trainer of `train`; with `validation` it evaluates and keeps the best epoch."""
+    """Return the trainer of `train`; with `validation` it evaluates and keeps the best epoch.
+
+    It changes `training_args` to that end, where they do not say when to evaluate.
+    """
     validation = datasets.get("validation")
     if validation is None:
         training_args.eval_strategy = "no"
@@ -283,6 +302,9 @@ def build_trainer(
         training_args.eval_strategy = training_args.save_strategy
         training_args.eval_steps = training_args.save_steps
         training_args.load_best_model_at_end = training_args.save_strategy != "no"
+        metric = training_args.metric_for_best_model or "accuracy"
+        training_args.metric_for_best_model = metric
+        training_args.greater_is_better = not metric.endswith("loss")
     # The model's loss is a mean: the trainer must divide by accumulated steps and processes.
     model.accepts_loss_kwargs = False
     return LengthGroupedTrainer(
@@ -290,7 +312,7 @@ def build_trainer(
         training_args,
         data_collator=cut_padding,
         train_dataset=datasets.get("train"),
-        eval_dataset=validation and longest_first(validation),
+        eval_dataset=None if validation is None else longest_first(validation),
         processing_class=tokenizer,
         compute_metrics=accuracy_and_f1,
     )
@@ -316,17 +338,19 @@ class LengthGroupedTrainer(Trainer):
 class ShuffledBatchesSampler(LengthGroupedSampler):
     """Batches of rows of like length in random order; seed and epoch alone decide it.
 
-    So a resumed run repeats the order. The library's sampler goes from long rows to short ones.
+    So a resumed run repeats the order. The library's sampler goes from long rows to short ones,
+    again in every 50 batches.
     """
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int):
         super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
-        self.seed = seed
+        self.seed, self.epoch = seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        self.generator.manual_seed(self.seed * 1000 + epoch)
+        self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
+        self.generator.manual_seed(self.seed * 1000 + self.epoch)
         rows = torch.tensor(list(super().__iter__()))
         *batches, last = rows.split(self.batch_size)  # the last may be smaller: it stays last
         order = torch.randperm(len(batches), generator=self.generator)
@@ -339,9 +363,10 @@ def longest_first(dataset: TextClassificationDataset) -> Subset:
 
 
 def accuracy_and_f1(output: transformers.EvalPrediction) -> dict[str, float]:
-    """Return accuracy and macro F1 of logits (rows, classes) and labels (rows,)."""
+    """Return accuracy and macro F1, over all classes, of logits (rows, classes), labels (rows,)."""
     predicted, labels = output.predictions.argmax(-1), output.label_ids
-    f1_macro = f1_score(labels, predicted, average="macro")
+    options = {"labels": range(output.predictions.shape[1]), "zero_division": 0}
+    f1_macro = f1_score(labels, predicted, average="macro", **options)
     return {"accuracy": accuracy_score(labels, predicted), "f1_macro": f1_macro}
 
 
@@ -364,7 +389,7 @@ def evaluate(
     probabilities, metrics = predict(trainer, dataset, "eval")
     id2label = trainer.model.config.id2label
     classes = np.array([id2label[number] for number in range(len(id2label))])
-    labels, predicted = classes[dataset.labels], classes[probabilities.argmax(-1)]
+    labels, predicted = classes[dataset.labels.numpy()], classes[probabilities.argmax(-1)]
     print(classification_report(labels, predicted, labels=classes, zero_division=0))
     for text, label, row in zip(texts[:12], predicted, probabilities, strict=False):
         print(f"  {label} {row.max():.3f}  {text:.90}")
@@ -432,8 +457,11 @@ def parse(argv: list[str], *dataclasses: type) -> tuple:
     parser.formatter_class, parser.error = HelpFormatter, refuse
     gpu, cpu = torch.accelerator.is_available(), torch.cpu.get_capabilities()
     bf16 = torch.cuda.is_bf16_supported(False) if gpu else cpu.get("avx512_bf16", False)
-    parser.set_defaults(bf16=bf16, use_cpu=not gpu, dataloader_pin_memory=gpu)
-    parser.set_defaults(disable_tqdm=not sys.stderr.isatty(), **SMOKE if "--smoke" in argv else {})
+    parser.set_defaults(use_cpu=not gpu, dataloader_pin_memory=gpu)
+    parser.set_defaults(disable_tqdm=not sys.stderr.isatty())
+    known, _ = parser.parse_known_args(argv)
+    parser.set_defaults(bf16=bf16 and not known.fp16)
+    parser.set_defaults(**SMOKE if known.smoke else {})
     try:
         return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
     except ValueError as error:
@@ -519,6 +547,10 @@ def read_table(path: str, column_names: list[str] | None) -> pd.DataFrame:
     return table
 
 
+# The bases of the hub's own error are OSError and the error of its HTTP library.
+HUB_ERRORS = (ValueError, *HfHubHTTPError.__bases__)
+
+
 def fetch(name: str, **options: object) -> str:
     """Return a folder: `name` itself, or the hub's copy, downloaded or from the cache."""
     if os.path.isdir(name):
@@ -527,14 +559,16 @@ def fetch(name: str, **options: object) -> str:
     try:  # a firewall may swallow both calls, and only the first can be bounded
         HfApi().repo_info(name, repo_type=options.get("repo_type"), timeout=3)
         return snapshot_download(name, **options)
-    except (ValueError, *HfHubHTTPError.__bases__) as error:  # OSError, and the HTTP library's
-        reason = str(error).strip().splitlines()[0]
+    except HUB_ERRORS as error:
+        reason = str(error).strip().partition("\n")[0]
     try:
         return snapshot_download(name, **options, local_files_only=True)
     except (OSError, ValueError):
         remedy = "try --smoke, which needs no download, or give a local folder: see --help"
         raise InputError(f"cannot download {name} ({reason}): {remedy}") from None
 
+
+NEW_WEIGHTS = ("classifier.", "bert.pooler.")  # on top of BERT: not every checkpoint has them
 
 # What the libraries raise for a folder that holds no checkpoint, or a damaged one.
 LOADING_ERRORS = (OSError, TypeError, ValueError, SafetensorError, StrictDataclassError)
@@ -550,7 +584,7 @@ def check_vocabulary(folder: str, known: int, expected: int) -> None:
     """Raise InputError if a tokenizer has lost its vocabulary: without it, it loads silently."""
     if not expected / 2 < known <= expected:
         counts = f"the tokenizer knows {known} tokens, the model {expected}"
-        raise InputError(f"{folder}: {counts}: is a file missing?")
+        raise InputError(f"{folder}: {counts}: is a file missing, or of another model?")
 
 
 def check_length(max_seq_length: int, limit: int) -> None:
@@ -561,9 +595,18 @@ def check_length(max_seq_length: int, limit: int) -> None:
 
 def complete_checkpoints(output_dir: str) -> list[str]:
     """Return the complete checkpoints in a folder, oldest first."""
-    states = Path(output_dir).glob("checkpoint-*/trainer_state.json")  # written last of all
+    states = Path(output_dir).glob("checkpoint-[0-9]*/trainer_state.json")  # written last of all
     complete = [str(state.parent) for state in states if state.read_bytes().endswith(b"}\n")]
-    return sorted(complete, key=lambda folder: int(folder.rsplit("-")[-1]))
+    return sorted(complete, key=lambda folder: int(folder.rpartition("-")[2]))
+
+
+def next_command(args: ScriptArguments) -> str:
+    """Return the flags that predict with this model, for rows like those of this run."""
+    flags = ["--do_predict", "--test_file", "FILE"]
+    for name in ("model_name_or_path", "text_column", "text_pair_column", "max_seq_length"):
+        if getattr(args, name) != getattr(ScriptArguments, name):
+            flags += [f"--{name}", str(getattr(args, name))]
+    return shlex.join(flags)
 
 
 @contextmanager

@@ -150,7 +150,7 @@ ROWS = [
     (
         "bert_finetune",
         "--smoke --train_file good.csv --validation_file unseen.csv",
-        r"validation file: labels \['7'\]",
+        r"validation rows: unknown labels \['7'\]",
     ),
     (
         "bert_finetune",
@@ -167,6 +167,7 @@ ROWS = [
     ),
     ("bert_finetune", "--smoke --num_train_epochs many", r"num_train_epochs"),
     ("bert_finetune", "--smoke --max_seq_length 0", r"--max_seq_length 0: "),
+    ("bert_finetune", "--smoke --max_seq_length 2", r"--max_seq_length 2 leaves no room for text"),
     ("bert_finetune", "--smoke --max_train_samples -5", r"--max_train_samples -5: "),
     (
         "bert_finetune",
@@ -239,12 +240,12 @@ ROWS = [
     (
         "gpt2_finetune",
         "--smoke --train_file missing.txt",
-        r"cannot read missing\.txt: No such file",
+        r"\[Errno 2\] No such file or directory: 'missing\.txt'",
     ),
-    ("gpt2_finetune", "--smoke --train_file mrpc", r"cannot read mrpc"),
+    ("gpt2_finetune", "--smoke --train_file mrpc", r"\[Errno 21\] Is a directory: 'mrpc'"),
     ("gpt2_finetune", "--smoke --train_file unreadable.csv", r"cannot read unreadable\.csv"),
     ("gpt2_finetune", "--smoke --train_file empty", r"empty: no text"),
-    ("gpt2_finetune", "--smoke --train_file nul.csv", r"nul\.csv, byte 12: a NUL byte"),
+    ("gpt2_finetune", "--smoke --train_file nul.csv", r"nul\.csv: NUL bytes are no text"),
     ("gpt2_finetune", "--smoke --train_file bom", r"bom: no text"),
     (
         "gpt2_finetune",
@@ -272,7 +273,7 @@ ROWS = [
     ("gpt2_finetune", "--smoke --validation_file good.txt", r"no train file"),
     ("gpt2_finetune", "--smoke --do_predict", r"leave it out"),
     ("gpt2_finetune", "--smoke --do_train --do_eval --validation_split_percentage 0", r"0 tokens"),
-    ("gpt2_finetune", "--smoke --output_dir good.txt", r"--output_dir good\.txt"),
+    ("gpt2_finetune", "--smoke --output_dir good.txt", r"cannot write good\.txt"),
     (
         "gpt2_finetune",
         "--smoke --resume_from_checkpoint nowhere",
@@ -284,7 +285,7 @@ ROWS = [
     (
         "gpt2_finetune",
         "--model_name_or_path gpt --block_size 65",
-        r"--block_size 65: gpt reads 2 to 64 tokens",
+        r"--block_size 65: the model reads 2 to 64 tokens",
     ),
     (
         "gpt2_finetune",
@@ -365,9 +366,13 @@ ROWS = [
         r"at most 128 tokens",
     ),
     # t5_translator
-    ("t5_translator", "--do_train --train_file none.tsv", r"cannot read none\.tsv: No such file"),
-    ("t5_translator", "--do_train --train_file mrpc", r"cannot read mrpc: Is a directory"),
-    ("t5_translator", "--do_train --train_file unreadable.csv", r"cannot read unreadable\.csv"),
+    (
+        "t5_translator",
+        "--do_train --train_file none.tsv",
+        r"No such file or directory: 'none\.tsv'",
+    ),
+    ("t5_translator", "--do_train --train_file mrpc", r"Is a directory: 'mrpc'"),
+    ("t5_translator", "--do_train --train_file unreadable.csv", r"Input/output error"),
     ("t5_translator", "--do_train --train_file empty", r"empty: no rows"),
     (
         "t5_translator",
@@ -388,7 +393,11 @@ ROWS = [
     ),
     ("t5_translator", "--train_file good.tsv", r"--do_train"),
     ("t5_translator", "--smoke --do_train false --text a", r"--smoke builds a model to train"),
-    ("t5_translator", "--model_name_or_path t5 --input_file none.txt", r"cannot read none\.txt"),
+    (
+        "t5_translator",
+        "--model_name_or_path t5 --input_file none.txt",
+        r"No such file or directory: 'none\.txt'",
+    ),
     (
         "t5_translator",
         "--model_name_or_path t5 --input_file latin.txt --output_file x.txt",
@@ -409,13 +418,13 @@ ROWS = [
     (
         "t5_translator",
         "--input_file good.txt --reference_file none.txt --output_file x.txt",
-        r"cannot read none\.txt",
+        r"No such file or directory: 'none\.txt'",
     ),
     ("t5_translator", "--num_beams 0", r"--num_beams 0: give a number above 0"),
     ("t5_translator", "--max_new_tokens -1 --text a", r"--max_new_tokens"),
     ("t5_translator", "--batch_tokens many", r"--batch_tokens"),
     ("t5_translator", "--colour red", r"--colour"),
-    ("t5_translator", "--smoke --output_dir good.txt", r"--output_dir good\.txt"),
+    ("t5_translator", "--smoke --output_dir good.txt", r"cannot write good\.txt"),
     ("t5_translator", "--smoke --learning_rate 0", r"--learning_rate 0\.0: "),
     (
         "t5_translator",
@@ -431,12 +440,12 @@ ROWS = [
     (
         "t5_translator",
         "--model_name_or_path t5/wordless --text a",
-        r"t5/wordless is no complete T5: 0 weights missing",
+        r"t5/wordless: the tokenizer knows 104 tokens, the model \d+",
     ),
     (
         "t5_translator",
         "--model_name_or_path t5/holes --text a",
-        r"t5/holes is no complete T5: 1 weights missing",
+        r"t5/holes is no complete T5: it lacks 1 weights",
     ),
     ("t5_translator", "--model_name_or_path bert --text a", r"cannot load bert"),
     ("t5_translator", "--model_name_or_path t5/pickle --text a", r"cannot load t5/pickle"),
@@ -444,9 +453,9 @@ ROWS = [
     ("t5_translator", "--model_name_or_path t5/cut --text a", r"cannot load t5/cut"),
     ("t5_translator", "--model_name_or_path t5/remote --text a", r"t5/remote.*code of its own"),
     # seq2seq_lstm
-    ("seq2seq_lstm", "--train_file none.tsv", r"cannot read none\.tsv.*No such file"),
-    ("seq2seq_lstm", "--train_file mrpc", r"cannot read mrpc"),
-    ("seq2seq_lstm", "--train_file unreadable.csv", r"cannot read unreadable\.csv"),
+    ("seq2seq_lstm", "--train_file none.tsv", r".*No such file.*none\.tsv"),
+    ("seq2seq_lstm", "--train_file mrpc", r".*Is a directory.*mrpc"),
+    ("seq2seq_lstm", "--train_file unreadable.csv", r".*Input/output error"),
     ("seq2seq_lstm", "--train_file empty", r"empty: no rows"),
     ("seq2seq_lstm", "--train_file bom", r"bom, line 1: found 1 columns"),
     ("seq2seq_lstm", "--train_file ragged.tsv", r"ragged\.tsv, line 2: found 3 columns"),
@@ -465,7 +474,7 @@ ROWS = [
     ("seq2seq_lstm", "--learning_rate nan", r"--learning_rate nan: "),
     ("seq2seq_lstm", "--hidden_size x", r"hidden_size"),
     ("seq2seq_lstm", "--do_eval", r"--model_name_or_path"),
-    ("seq2seq_lstm", "--smoke --output_dir good.txt", r"--output_dir good\.txt"),
+    ("seq2seq_lstm", "--smoke --output_dir good.txt", r"cannot write good\.txt: .*File exists"),
     ("seq2seq_lstm", "--resume_from_checkpoint nowhere", r"nowhere"),
     ("seq2seq_lstm", "--model_name_or_path nowhere --text a", r"nowhere is not a complete folder"),
     (
@@ -488,11 +497,15 @@ ROWS = [
         "--model_name_or_path lstm/other --text a",
         r"lstm/other is not a complete folder",
     ),
-    ("seq2seq_lstm", "--model_name_or_path lstm --input_file none.txt", r"cannot read none\.txt"),
+    (
+        "seq2seq_lstm",
+        "--model_name_or_path lstm --input_file none.txt",
+        r".*No such file.*none\.txt",
+    ),
     (
         "seq2seq_lstm",
         "--model_name_or_path lstm --text a --output_file mrpc",
-        r"cannot write mrpc: Is a directory",
+        r"cannot write .*Is a directory.*mrpc",
     ),
     # self_attention
     ("self_attention", "--nonsense", r"--nonsense"),

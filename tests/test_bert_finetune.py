@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 
 import numpy as np
@@ -9,9 +10,15 @@ import pandas as pd
 import pytest
 import torch
 from conftest import SCRIPTS, load_script
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sklearn.metrics import f1_score
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizer, pipeline
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertTokenizer,
+    TrainingArguments,
+    pipeline,
+)
 
 bert = load_script("bert_finetune")
 TINY = ["--smoke", "--num_train_epochs", "1", "--save_strategy", "no", "--disable_tqdm", "true"]
@@ -170,9 +177,10 @@ def test_sampler_groups_by_length_and_depends_on_seed_and_epoch_alone():
     assert np.median([np.ptp(batch) for batch in batches]) < 10
     means = np.array([batch.mean() for batch in batches])
     assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.3  # long and short batches alternate
+    assert first == list(sampler)  # once more
     other = bert.ShuffledBatchesSampler(8, lengths.tolist(), seed=2)
-    other.set_epoch(0)
     assert first != list(other)
+    assert first == list(bert.ShuffledBatchesSampler(8, lengths.tolist(), seed=1))
 
 
 def test_metrics_are_scikit_learns(trained, capsys):
@@ -182,6 +190,9 @@ def test_metrics_are_scikit_learns(trained, capsys):
     metrics = bert.accuracy_and_f1(type("P", (), {"predictions": logits, "label_ids": labels}))
     assert metrics["accuracy"] == pytest.approx(2 / 3)
     assert metrics["f1_macro"] == pytest.approx(f1_score(labels, [0, 1, 0], average="macro"))
+    # A class that is in no row counts, as in the printed table.
+    output = type("P", (), {"predictions": np.eye(3)[[0, 1, 1]], "label_ids": np.array([0, 1, 1])})
+    assert bert.accuracy_and_f1(output)["f1_macro"] == pytest.approx(2 / 3)
 
 
 ROWS = [
@@ -303,6 +314,62 @@ def test_readme_block_classifies_with_the_functions_alone(trained, tmp_path, mon
     assert found["probabilities"].shape == (2, 2)
     assert found["model"].config.id2label[int(found["probabilities"][0].argmax())] == "positive"
     assert found["model"].config.id2label[int(found["probabilities"][1].argmax())] == "negative"
+
+
+def test_one_row_is_enough_to_evaluate_and_the_next_command_fits_the_model(
+    trained, tmp_path, capsys
+):
+    rows = write(tmp_path / "rows.csv", "sentence,label\nI love it.,positive\n")
+    flags = ["--validation_file", rows, "--text_column", "sentence", "--max_seq_length", "32"]
+    flags += [
+        "--do_eval",
+        "--model_name_or_path",
+        str(trained),
+        "--output_dir",
+        str(tmp_path / "a b"),
+    ]
+    bert.main(flags)
+    following = shlex.split(capsys.readouterr().out.rsplit("Next:\n", 1)[1])[2:]
+    args, _ = bert.parse_arguments(following)
+    assert args.model_name_or_path == str(trained)
+    assert (args.text_column, args.max_seq_length) == ("sentence", 32)
+
+
+def test_trainer_of_plain_training_arguments_keeps_the_best_epoch(tokenizer, tmp_path):
+    size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = BertForSequenceClassification(
+        BertConfig(vocab_size=len(tokenizer), intermediate_size=32, **size)
+    )
+    rows = bert.TextClassificationDataset(TEXTS, tokenizer, labels=LABELS, max_seq_length=16)
+    options = {"save_strategy": "epoch", "report_to": "none", "use_cpu": True}
+    training_args = TrainingArguments(str(tmp_path), num_train_epochs=2, **options)
+    trainer = bert.build_trainer(
+        model, tokenizer, training_args, {"train": rows, "validation": rows}
+    )
+    trainer.train()
+    best = max(
+        entry["eval_accuracy"] for entry in trainer.state.log_history if "eval_loss" in entry
+    )
+    assert trainer.state.best_metric == best
+    assert trainer.evaluate()["eval_accuracy"] == best
+
+
+def test_a_damaged_checkpoint_is_refused_and_a_new_head_is_not(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "model")
+    tensors = load_file(trained / "model.safetensors")
+    key = next(key for key in tensors if "query.weight" in key)
+    others = {name: tensor for name, tensor in tensors.items() if name != key}
+    save_file(others, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(bert.InputError, match="not a whole BERT: 1 weights"):
+        bert.pretrained(str(tmp_path / "model"))
+    _, model = bert.pretrained(str(trained), ["a", "b", "c"])
+    assert model.config.id2label == {0: "a", 1: "b", 2: "c"} and model.classifier.out_features == 3
+
+
+@pytest.mark.parametrize("flag", [["--smoke"], ["--smoke", "true"], ["--smoke=True"]])
+def test_smoke_brings_its_recipe_however_it_is_written(flag):
+    assert bert.parse_arguments(flag)[1].num_train_epochs == 12
+    assert bert.parse_arguments(["--smoke", "false"])[1].num_train_epochs == 3
 
 
 def test_class_names_follow_the_numbers_whatever_their_order(tokenizer, tmp_path, capsys):

@@ -26,7 +26,14 @@ from safetensors.numpy import load_file
 FOLDER_READMES = sorted({path.parent / "README.md" for path in SCRIPTS.values()})
 READMES = [ROOT / "README.md", *FOLDER_READMES]
 SHARED = ("InputError", "refuse", "HelpFormatter", "parse", "check_positive", "prepare", "train")
-SHARED += ("keep_freed_memory", "fetch", "LOADING_ERRORS", "refuse_remote_code", "check_vocabulary")
+SHARED += (
+    "keep_freed_memory",
+    "fetch",
+    "HUB_ERRORS",
+    "LOADING_ERRORS",
+    "refuse_remote_code",
+    "check_vocabulary",
+)
 SHARED += ("complete_checkpoints", "whole_files", "report", "read_lines", "read_pairs")
 PACKAGE_OF_IMPORT = {"sklearn": "scikit-learn"}
 SAFE_SUFFIXES = {
