@@ -110,27 +110,27 @@ def main(argv: list[str] | None = None) -> None:
     """Fine-tune where asked to; then translate a file, a pipe or a few texts."""
     args, options, training_args = parse_arguments(argv)
     set_up(training_args)
-    splits, metrics = load_splits(args), {}
+    data = load_pairs(args)
     prompt = build_prompt(options["source_lang"], options["target_lang"])
     if args.smoke:
-        tokenizer, model = tiny(splits["train"], prompt)
+        tokenizer, model = tiny(data["train"], prompt)
     else:
         tokenizer, model = pretrained(args.model_name_or_path)
+    metrics = {}
     if training_args.do_train:
-        trainer = build_trainer(model, tokenizer, training_args, splits, prompt)
+        trainer = build_trainer(model, tokenizer, training_args, data, prompt)
         metrics |= train(trainer)
-        args.model_name_or_path = training_args.output_dir
     model.to(training_args.device, torch.bfloat16 if training_args.bf16 else torch.float32).eval()
-    first = training_args.process_index == 0  # of several processes only this one reports
-    if training_args.do_train and first:
-        examples = splits.get("validation", splits["train"][:20])
-        metrics |= evaluate(examples, model, tokenizer, **options)
-    if args.input_file or args.output_file:
+    if training_args.do_train:
+        metrics |= evaluate(data.get("validation", data["train"][:20]), model, tokenizer, **options)
+    if args.output_file:
         metrics |= translate_file(args, options, training_args, model, tokenizer)
-    elif args.text and first:
+    elif args.input_file:
+        translate_to_screen(args.input_file, options, model, tokenizer)
+    elif args.text:
         demonstrate(args.text, model, tokenizer, **options)
-    if metrics and first:
-        report(metrics, training_args.output_dir, next_command(args, options))
+    if metrics and training_args.process_index == 0:  # of several processes one reports
+        report(metrics, training_args.output_dir, next_command(args, options, training_args))
 
 
 def build_prompt(source_lang: str, target_lang: str) -> str:
@@ -141,11 +141,10 @@ def build_prompt(source_lang: str, target_lang: str) -> str:
 def tiny(pairs: Pairs, prompt: str) -> tuple[T5Tokenizer, T5ForConditionalGeneration]:
     """For --smoke: a vocabulary of the pairs' words and characters, and a small T5 to train."""
     torch.set_num_threads(1)  # so small a model gains nothing from more
-    text = " ".join([prompt, *(text for pair in pairs for text in pair)])
-    words = list(dict.fromkeys(text.split()))[:8000]
+    text = " ".join([prompt, *map(" ".join, pairs)])
     vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]  # tokens and log probabilities
-    vocabulary += [(f"▁{word}", -1.0) for word in words]
-    vocabulary += [(character, -10.0) for character in sorted(set("▁" + text))]  # spell the rest
+    vocabulary += [(f"▁{word}", -1.0) for word in list(dict.fromkeys(text.split()))[:8000]]
+    vocabulary += [(character, -10.0) for character in sorted({"▁", *text})]  # spell the rest
     tokenizer = T5Tokenizer(vocabulary, extra_ids=0)
     config = T5Config(vocab_size=len(tokenizer), decoder_start_token_id=0, **TINY_SIZE)
     return tokenizer, T5ForConditionalGeneration(config)
@@ -172,12 +171,11 @@ def build_trainer(
     model: T5ForConditionalGeneration,
     tokenizer: T5Tokenizer,
     training_args: transformers.Seq2SeqTrainingArguments,
-    splits: dict[str, Pairs],
+    pairs: dict[str, Pairs],
     prompt: str,
 ) -> Seq2SeqTrainer:
     """Return the trainer of `train`; with `validation` it keeps the epoch of the best BLEU."""
-    validation = splits.get("validation")
-    if validation is None:
+    if "validation" not in pairs:
         training_args.eval_strategy = "no"
     elif training_args.eval_strategy == "no":
         training_args.eval_strategy = training_args.save_strategy
@@ -187,8 +185,8 @@ def build_trainer(
         model,
         training_args,
         data_collator=PairCollator(tokenizer, model, prompt=prompt),
-        train_dataset=splits["train"],
-        eval_dataset=validation,
+        train_dataset=pairs["train"],
+        eval_dataset=pairs.get("validation"),
         processing_class=tokenizer,
         compute_loss_func=partial(mean_loss, label_smoothing=training_args.label_smoothing_factor),
         compute_metrics=partial(bleu_of_tokens, tokenizer=tokenizer),
@@ -257,7 +255,7 @@ def evaluate(
     translations = translate(sources, model, tokenizer, **options)
     for source, translation in zip(sources[:20], translations, strict=False):
         print(f"  {source} -> {translation}")
-    exact = sum(map(str.__eq__, translations, references))
+    exact = sum(a == b for a, b in zip(translations, references, strict=True))
     print(f"{exact} of {len(pairs)} translations are exactly the reference")
     return score(translations, references)
 
@@ -293,28 +291,23 @@ def translate(
     """
     prompt = build_prompt(source_lang, target_lang)
     rows, numbers = encode(texts, tokenizer, prompt, first_line)
-    outputs = [""] * len(rows)
-    with tqdm(total=len(rows), desc="Translating", leave=False, disable=None) as bar:
-        for batch in batches([len(ids) for ids in rows], batch_tokens):
-            padded = tokenizer.pad({"input_ids": [rows[i] for i in batch]}, return_tensors="pt")
-            inputs = padded.to(model.device)  # input_ids and attention_mask (batch, source)
-            limit = max_new_tokens or 2 * inputs["input_ids"].shape[1] + 50
-            if num_beams == 1:
-                output = greedy(model, **inputs, max_new_tokens=limit)
-            else:
-                beams = {"num_beams": num_beams, "do_sample": False, "max_new_tokens": limit}
-                output = model.generate(**inputs, **beams)  # (batch, target)
-            for i, ids in zip(batch, output.tolist(), strict=True):
-                outputs[i] = tokenizer.decode(
-                    ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
-                )
-                if ids[-1] not in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-                    line = first_line + numbers[i]
-                    tqdm.write(f"warning: line {line}: cut at --max_new_tokens {limit}", sys.stderr)
-            bar.update(len(batch))
-    translations = [[] for _ in texts]
-    for number, output in zip(numbers, outputs, strict=True):
-        translations[number] += output.split()
+    translations = [[] for _ in texts]  # the words
+    outputs = {}
+    for batch in tqdm(batches(rows, batch_tokens), "Translating", leave=False, disable=None):
+        padded = tokenizer.pad({"input_ids": [rows[i] for i in batch]}, return_tensors="pt")
+        inputs = padded.to(model.device)  # input_ids and attention_mask (batch, source)
+        limit = max_new_tokens or 2 * len(rows[batch[0]]) + 50
+        if num_beams == 1:
+            output = greedy(model, **inputs, max_new_tokens=limit)  # (batch, target)
+        else:
+            beams = {"num_beams": num_beams, "max_new_tokens": limit}
+            output = model.generate(**inputs, **beams)  # (batch, target)
+        for i, ids in zip(batch, output.tolist(), strict=True):
+            outputs[i] = tokenizer.decode(ids, True, clean_up_tokenization_spaces=False)
+            if ids[-1] not in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+                warn(f"line {first_line + numbers[i]}: cut at --max_new_tokens {limit}")
+    for i, number in enumerate(numbers):
+        translations[number] += outputs[i].split()
     return [" ".join(words) for words in translations]
 
 
@@ -332,7 +325,7 @@ def encode(
         parts = split_tokens(ids[len(start) : -1], tokenizer, MAX_TOKENS - len(start) - 1)
         if len(parts) > 1:
             found = f"line {first_line + number}: {len(ids)} tokens"
-            print(f"warning: {found}, translated in {len(parts)} parts", file=sys.stderr)
+            warn(f"{found}, translated in {len(parts)} parts")
         for part in parts:
             rows.append([*start, *part, end])
             numbers.append(number)
@@ -354,16 +347,15 @@ def split_tokens(ids: list[int], tokenizer: T5Tokenizer, limit: int) -> list[lis
     return parts
 
 
-def batches(lengths: list[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Yield the numbers of rows, longest first, in batches of at most so many tokens.
-
-    Padding counts: all rows of a batch take the room of its longest.
-    """
-    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+def batches(rows: list[list[int]], batch_tokens: int) -> list[list[int]]:
+    """Return the rows' numbers, longest first, in batches of so many tokens, padding included."""
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+    found = []
     while order:
-        size = max(1, batch_tokens // lengths[order[0]])
-        yield order[:size]
+        size = max(1, batch_tokens // len(rows[order[0]]))
+        found.append(order[:size])
         order = order[size:]
+    return found
 
 
 def greedy(
@@ -431,26 +423,27 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
     classes = (ScriptArguments, TranslationArguments, FineTuningArguments)
     args, options, training_args = parse(argv, *classes)
     check_positive(options, "num_beams", "max_new_tokens", "batch_tokens")
-    if args.smoke and not training_args.do_train:
-        raise InputError("--smoke builds a model to train: leave it out to use a saved one")
-    if (args.train_file or args.validation_file) and not training_args.do_train:
-        raise InputError("--train_file and --validation_file are for training: add --do_train")
-    if args.text and args.input_file:
-        raise InputError("--text and --input_file exclude each other")
-    if args.reference_file and not args.output_file:
-        raise InputError("--reference_file needs --output_file")
-    if args.output_file and os.path.isdir(args.output_file):
-        raise InputError(f"--output_file {args.output_file} is a folder: name a file")
-    if not (args.text or args.input_file or training_args.do_train):
+    training, several = training_args.do_train, training_args.world_size > 1
+    if not (args.text or args.input_file or training):
         # A character device is a terminal or /dev/null; anything else is a pipe or a file.
         if stat.S_ISCHR(os.fstat(0).st_mode):
             args.text = SAMPLE_TEXTS
         else:
             args.input_file = "-"
-    streams = args.input_file == "-" or (args.input_file and not args.output_file)
-    if training_args.world_size > 1 and streams:
-        shared = "several processes share a file, not a pipe"
-        raise InputError(f"{shared}: give --input_file and --output_file")
+    files, source = args.train_file or args.validation_file, args.text or args.input_file
+    alone = args.input_file == "-" or not (training or args.output_file)
+    mistakes = {
+        "--smoke builds a model to train": args.smoke and not training,
+        "--train_file and --validation_file need --do_train": files and not training,
+        "--text and --input_file exclude each other": args.text and args.input_file,
+        "--output_file needs --text or --input_file": args.output_file and not source,
+        "--reference_file needs --output_file": args.reference_file and not args.output_file,
+        f"--output_file {args.output_file} is a folder": os.path.isdir(args.output_file or ""),
+        "several processes share a file, not a pipe": several and alone,
+    }
+    for mistake, made in mistakes.items():
+        if made:
+            refuse(mistake)
     return args, vars(options), training_args
 
 
@@ -460,8 +453,11 @@ def parse(argv: list[str], *dataclasses: type) -> tuple:
     parser.formatter_class, parser.error = HelpFormatter, refuse
     gpu, cpu = torch.accelerator.is_available(), torch.cpu.get_capabilities()
     bf16 = torch.cuda.is_bf16_supported(False) if gpu else cpu.get("avx512_bf16", False)
-    parser.set_defaults(bf16=bf16, use_cpu=not gpu, dataloader_pin_memory=gpu)
-    parser.set_defaults(disable_tqdm=not sys.stderr.isatty(), **SMOKE if "--smoke" in argv else {})
+    parser.set_defaults(use_cpu=not gpu, dataloader_pin_memory=gpu)
+    parser.set_defaults(disable_tqdm=not sys.stderr.isatty())
+    known, _ = parser.parse_known_args(argv)
+    parser.set_defaults(bf16=bf16 and not known.fp16)
+    parser.set_defaults(**SMOKE if known.smoke else {})
     try:
         return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
     except ValueError as error:
@@ -483,6 +479,11 @@ def set_up(training_args: transformers.TrainingArguments) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     keep_freed_memory()
+
+
+def warn(message: str) -> None:
+    """Print one line to stderr, beside the progress bar if there is one."""
+    tqdm.write(f"warning: {message}", sys.stderr)
 
 
 def prepare(args: transformers.TrainingArguments) -> None:
@@ -510,12 +511,12 @@ def keep_freed_memory() -> None:
         ctypes.CDLL(None).mallopt(-1, -1)  # M_TRIM_THRESHOLD: nothing given back
 
 
-def load_splits(args: ScriptArguments) -> dict[str, Pairs]:
+def load_pairs(args: ScriptArguments) -> dict[str, Pairs]:
     """Return the pairs `train`, and `validation` if there are any: own files or the sample."""
-    splits = {"train": read_pairs(args.train_file) if args.train_file else SAMPLE_PAIRS}
+    pairs = {"train": read_pairs(args.train_file) if args.train_file else SAMPLE_PAIRS}
     if args.validation_file:
-        splits["validation"] = read_pairs(args.validation_file)
-    return splits
+        pairs["validation"] = read_pairs(args.validation_file)
+    return pairs
 
 
 def read_pairs(path: str) -> list[tuple[str, str]]:
@@ -549,11 +550,9 @@ def read_lines(path: str) -> Iterator[str]:
 def windows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
     """Yield WINDOW_LINES lines at a time, with the number of the first: memory stays flat."""
     lines, first_line = iter(lines), 1
-    window = list(islice(lines, WINDOW_LINES))
-    while window:
+    while window := list(islice(lines, WINDOW_LINES)):
         yield first_line, window
         first_line += len(window)
-        window = list(islice(lines, WINDOW_LINES))
 
 
 def as_lines(texts: list[str]) -> bytes:
@@ -561,27 +560,37 @@ def as_lines(texts: list[str]) -> bytes:
     return "".join(f"{text}\n" for text in texts).encode()
 
 
+def translate_to_screen(path: str, options: dict, model, tokenizer) -> None:
+    """Translate a file or a pipe window by window to standard output."""
+    for first_line, texts in windows(read_lines(path)):
+        translations = translate(texts, model, tokenizer, first_line=first_line, **options)
+        with open(1, "wb", closefd=False) as screen:
+            screen.write(as_lines(translations))
+
+
 def translate_file(
     args: ScriptArguments, options: dict, training_args: FineTuningArguments, model, tokenizer
 ) -> dict[str, float]:
-    """Translate the input to the screen or to `output_file`; return its scores, if asked for.
+    """Translate into `output_file`, which appears when it is complete; return its scores.
 
-    The file appears when it is complete; until then finished windows wait in a hidden folder.
+    Until then finished windows wait in a hidden folder, and a resumed run does not translate
+    them again. Several processes take turns.
     """
     references = list(read_lines(args.reference_file)) if args.reference_file else None
-    lines = args.text or read_lines(args.input_file)
-    translator = partial(translate, model=model, tokenizer=tokenizer, **options)
-    if not args.output_file:
-        for first_line, texts in windows(lines):
-            with open(1, "wb", closefd=False) as screen:
-                screen.write(as_lines(translator(texts, first_line=first_line)))
-        return {}
-    folder, output = partial_folder(args, options, model), Path(args.output_file)
-    files = translate_windows(lines, translator, folder, training_args)
+    folder, files = partial_folder(args, options, model), []
+    for first_line, texts in windows(args.text or read_lines(args.input_file)):
+        files.append(folder / f"{first_line:012}.txt")
+        turn = len(files) % training_args.world_size == training_args.process_index
+        finished = training_args.resume_from_checkpoint and files[-1].exists()
+        if turn and not finished:
+            translations = translate(texts, model, tokenizer, first_line=first_line, **options)
+            with whole_files(folder) as whole:
+                (whole / files[-1].name).write_bytes(as_lines(translations))
     if training_args.world_size > 1:
         PartialState().wait_for_everyone()
     if training_args.process_index > 0:
         return {}
+    output = Path(args.output_file)
     with whole_files(output.parent) as whole, open(whole / output.name, "wb") as joined:
         for file in files:
             joined.write(file.read_bytes())
@@ -589,33 +598,12 @@ def translate_file(
     return {} if references is None else score(list(read_lines(output)), references)
 
 
-def translate_windows(
-    lines: Iterable[str], translator: partial, folder: Path, training_args: FineTuningArguments
-) -> list[Path]:
-    """Translate each window into a file of the folder; return all files. Processes take turns.
-
-    A resumed run does not translate again what an interrupted one has finished.
-    """
-    files, resume = [], training_args.resume_from_checkpoint
-    for first_line, texts in windows(lines):
-        file = folder / f"{first_line:012}.txt"
-        turn = len(files) % training_args.world_size == training_args.process_index
-        if turn and not (resume and file.exists()):
-            data = as_lines(translator(texts, first_line=first_line))
-            with whole_files(folder) as whole:
-                (whole / file.name).write_bytes(data)
-        files.append(file)
-    return files
-
-
 def partial_folder(args: ScriptArguments, options: dict, model: torch.nn.Module) -> Path:
     """Return where finished windows wait; a digest of flags, input and weights finds it again."""
     digest = hashlib.sha256(f"{args} {options} {WINDOW_LINES}".encode())
-    if os.path.isfile(args.input_file or ""):
-        status = os.stat(args.input_file)
-        digest.update(f"{status.st_size} {status.st_mtime_ns}".encode())
-    elif args.input_file:
-        digest.update(os.urandom(16))  # what came through a pipe cannot be read again
+    if args.input_file:  # a pipe is another one in every run: what came through it is gone
+        status = os.stat(0 if args.input_file == "-" else args.input_file)
+        digest.update(f"{status.st_ino} {status.st_size} {status.st_mtime_ns}".encode())
     for parameter in model.parameters():
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy())
     output = Path(args.output_file)
@@ -630,8 +618,8 @@ def fetch(name: str, **options: object) -> str:
     try:  # a firewall may swallow both calls, and only the first can be bounded
         HfApi().repo_info(name, repo_type=options.get("repo_type"), timeout=3)
         return snapshot_download(name, **options)
-    except (ValueError, *HfHubHTTPError.__bases__) as error:  # OSError, and the HTTP library's
-        reason = str(error).strip().splitlines()[0]
+    except HUB_ERRORS as error:
+        reason = str(error).strip().partition("\n")[0]
     try:
         return snapshot_download(name, **options, local_files_only=True)
     except (OSError, ValueError):
@@ -653,14 +641,14 @@ def check_vocabulary(folder: str, known: int, expected: int) -> None:
     """Raise InputError if a tokenizer has lost its vocabulary: without it, it loads silently."""
     if not expected / 2 < known <= expected:
         counts = f"the tokenizer knows {known} tokens, the model {expected}"
-        raise InputError(f"{folder}: {counts}: is a file missing?")
+        raise InputError(f"{folder}: {counts}: is a file missing, or of another model?")
 
 
 def complete_checkpoints(output_dir: str) -> list[str]:
     """Return the complete checkpoints in a folder, oldest first."""
-    states = Path(output_dir).glob("checkpoint-*/trainer_state.json")  # written last of all
+    states = Path(output_dir).glob("checkpoint-[0-9]*/trainer_state.json")  # written last of all
     complete = [str(state.parent) for state in states if state.read_bytes().endswith(b"}\n")]
-    return sorted(complete, key=lambda folder: int(folder.rsplit("-")[-1]))
+    return sorted(complete, key=lambda folder: int(folder.rpartition("-")[2]))
 
 
 @contextmanager
@@ -691,10 +679,11 @@ def draw_training_curve(log_history: list[dict[str, float]]) -> Figure:
     return figure
 
 
-def next_command(args: ScriptArguments, options: dict) -> str:
-    """Return the flags that translate with this model."""
+def next_command(args: ScriptArguments, options: dict, training_args: FineTuningArguments) -> str:
+    """Return the flags that translate with the model of this run."""
+    model = training_args.output_dir if training_args.do_train else args.model_name_or_path
     languages = f"--source_lang {options['source_lang']} --target_lang {options['target_lang']}"
-    return f"--input_file FILE {languages} --model_name_or_path {args.model_name_or_path}"
+    return f"--input_file FILE {languages} --model_name_or_path {model}"
 
 
 def report(metrics: dict[str, float], output_dir: str, command: str) -> None:

@@ -1,4 +1,4 @@
-"""t5_translator: what it translates, that nothing is cut or lost, training on own pairs, and its errors."""
+"""t5_translator: what it translates, that nothing is cut or lost, own pairs, and its errors."""
 
 import json
 import re
@@ -19,7 +19,8 @@ t5 = load_script("t5_translator")
 PROMPT = "translate English to German: "
 TEXTS = [
     "The house is wonderful.",
-    "The dog is reading the newspaper in the garden behind the station, and the children are sleeping.",
+    "The dog is reading the newspaper in the garden behind the station, "
+    "and the children are sleeping.",
     "Where is my brother?",
     "",
     "   ",
@@ -41,7 +42,7 @@ def threads():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A tiny model, trained for a few steps: its translations are wrong, and end at very different lengths."""
+    """A tiny model after a few steps: its translations are wrong, and end at all lengths."""
     path = tmp_path_factory.mktemp("t5") / "model"
     t5.main(["--smoke", "--max_steps", "15", "--output_dir", str(path)])
     return path
@@ -66,7 +67,9 @@ def one_by_one(texts, model, tokenizer, beams=1, limit=None):
             continue
         inputs = tokenizer(PROMPT + text, return_tensors="pt")
         tokens = limit or 2 * inputs.input_ids.shape[1] + 50
-        output = model.generate(**inputs, num_beams=beams, do_sample=False, max_new_tokens=tokens)[0]
+        output = model.generate(**inputs, num_beams=beams, do_sample=False, max_new_tokens=tokens)[
+            0
+        ]
         translations.append(" ".join(tokenizer.decode(output, skip_special_tokens=True).split()))
     return translations
 
@@ -77,16 +80,13 @@ def run(capfd, *arguments):
     try:
         t5.main([str(argument) for argument in arguments])
         status = 0
-    except SystemExit as error:
-        status = error.code
+    except t5.InputError as error:
+        status = 2
+        print("error:", error, file=sys.stderr)
     return status, *capfd.readouterr()
 
 
-def arguments(**changes):
-    return t5.ScriptArguments(**changes)
-
-
-def test_smoke_alone(run_alone, tmp_path):
+def test_smoke_alone(run_alone, tmp_path, monkeypatch):
     done = run_alone("t5_translator", "--smoke")
     assert done.returncode == 0, done.stderr
     assert "20 of 20 translations are exactly the reference" in done.stdout
@@ -94,28 +94,54 @@ def test_smoke_alone(run_alone, tmp_path):
         assert f"{source} -> {target}\n" in done.stdout
     output = tmp_path / "alone" / "outputs" / "t5_translator"
     names = {path.name for path in output.iterdir()}
-    assert {"all_results.json", "config.json", "model.safetensors", "tokenizer.json", "training_curve.png"} <= names
+    assert {
+        "all_results.json",
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "training_curve.png",
+    } <= names
     assert not [
-        name for name in names if name.endswith((".bin", ".pt", ".pkl")) or name.startswith(("checkpoint", "."))
+        name
+        for name in names
+        if name.endswith((".bin", ".pt", ".pkl")) or name.startswith(("checkpoint", "."))
     ]
     metrics = json.loads((output / "all_results.json").read_text())
     assert metrics["bleu"] == pytest.approx(100) and metrics["chrf"] == pytest.approx(100)
     assert "--model_name_or_path outputs/t5_translator" in done.stdout
     # the saved folder translates in a new process, through a pipe
     piped = subprocess.run(
-        [sys.executable, "t5_translator.py", "--model_name_or_path", "outputs/t5_translator", "--bf16", "false"],
+        [
+            sys.executable,
+            "t5_translator.py",
+            "--model_name_or_path",
+            "outputs/t5_translator",
+            "--bf16",
+            "false",
+        ],
         cwd=tmp_path / "alone",
         input=b"It is raining today.\r\n\nWhere is the station?",
         capture_output=True,
         timeout=120,
     )
     assert piped.stdout.decode() == "Heute regnet es.\n\nWo ist der Bahnhof?\n", piped.stderr
+    # and in a program of one's own: the README's first Python block
+    readme = (SCRIPTS["t5_translator"].parent / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"## t5_translator.*?```python\n(.*?)```", readme, re.DOTALL).group(1)
+    monkeypatch.chdir(tmp_path / "alone")
+    found = {}
+    exec(block, found)
+    assert found["translations"] == ["Heute regnet es.", "Wo ist der Bahnhof?"]
+    assert found["scores"] == {"bleu": pytest.approx(100), "chrf": pytest.approx(100)}
 
 
 def test_without_hub(run_alone):
     done = run_alone("t5_translator", timeout=60)
     assert done.returncode == 2 and done.stdout == ""
-    assert re.fullmatch(r"error: cannot download t5-small .*--smoke.*--model_name_or_path LOCAL_FOLDER\n", done.stderr)
+    assert re.fullmatch(
+        r"error: cannot download t5-small .*--smoke.*local folder.*\n",
+        done.stderr,
+    )
 
 
 def test_default_run_prints_tokens_and_translation(folder, model, tokenizer, capfd, monkeypatch):
@@ -123,68 +149,91 @@ def test_default_run_prints_tokens_and_translation(folder, model, tokenizer, cap
     status, out, _ = run(capfd, "--model_name_or_path", folder, "--bf16", "false")
     text = t5.SAMPLE_TEXTS[0]
     ids = tokenizer(PROMPT + text).input_ids
-    assert status == 0 and f"English: {text}\nTokens: {' '.join(tokenizer.tokenize(PROMPT + text))} </s>\n" in out
+    assert (
+        status == 0
+        and f"English: {text}\nTokens: {' '.join(tokenizer.tokenize(PROMPT + text))} </s>\n" in out
+    )
     assert f"Ids: {ids}\nGerman: {one_by_one([text], model, tokenizer)[0]}\n" in out
-    status, out, _ = run(capfd, "--model_name_or_path", folder, "--text", "Water.", "Snow.", "--target_lang", "French")
-    assert status == 0 and out.count("French: ") == 2 and out.index("English: Water.") < out.index("English: Snow.")
+    status, out, _ = run(
+        capfd,
+        "--model_name_or_path",
+        folder,
+        "--text",
+        "Water.",
+        "Snow.",
+        "--target_lang",
+        "French",
+    )
+    assert (
+        status == 0
+        and out.count("French: ") == 2
+        and out.index("English: Water.") < out.index("English: Snow.")
+    )
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 120, 10_000])
 def test_greedy_equals_generate_one_by_one(model, tokenizer, batch_tokens):
     expected = one_by_one(TEXTS, model, tokenizer, limit=40)
-    assert len({len(translation) for translation in expected}) > 4  # they end at different steps: the batch shrinks
-    assert t5.translate(TEXTS, model, tokenizer, arguments(batch_tokens=batch_tokens, max_new_tokens=40)) == expected
+    assert (
+        len({len(translation) for translation in expected}) > 4
+    )  # they end at different steps: the batch shrinks
+    assert (
+        t5.translate(TEXTS, model, tokenizer, batch_tokens=batch_tokens, max_new_tokens=40)
+        == expected
+    )
 
 
 def test_limit_follows_the_source(model, tokenizer):
-    assert t5.translate(TEXTS[1:2], model, tokenizer, arguments()) == one_by_one(TEXTS[1:2], model, tokenizer)
+    assert t5.translate(TEXTS[1:2], model, tokenizer) == one_by_one(TEXTS[1:2], model, tokenizer)
 
 
 def test_greedy_computes_nothing_for_finished_sentences(model, tokenizer, monkeypatch):
     rows = []
     lm_head = model.lm_head.forward
-    monkeypatch.setattr(model.lm_head, "forward", lambda hidden: rows.append(len(hidden)) or lm_head(hidden))
-    t5.translate(TEXTS, model, tokenizer, arguments(max_new_tokens=40))
+    monkeypatch.setattr(
+        model.lm_head, "forward", lambda hidden: rows.append(len(hidden)) or lm_head(hidden)
+    )
+    t5.translate(TEXTS, model, tokenizer, max_new_tokens=40)
     assert rows[0] == 8 and rows == sorted(rows, reverse=True) and rows[-1] < 8
 
 
-def test_batches_hold_so_many_tokens(model, tokenizer, monkeypatch):
-    shapes = []
-    zeros = torch.zeros(100, 1, dtype=torch.int64)
-    fake = lambda model, batch, limit: shapes.append(batch["input_ids"].shape) or zeros[: len(batch["input_ids"])]  # noqa: E731
-    monkeypatch.setattr(t5, "greedy", fake)
+def test_batches_hold_so_many_tokens(tokenizer):
     texts = [" ".join(["Water."] * (i * 7 % 30 + 1)) for i in range(30)]
-    t5.translate(texts, model, tokenizer, arguments(batch_tokens=100))
-    assert sum(rows for rows, _ in shapes) == 30 and len(shapes) > 3
-    lengths = sorted((len(tokenizer(PROMPT + text).input_ids) for text in texts), reverse=True)
-    for rows, longest in shapes:  # as many rows as fit, the longest first
-        assert longest == lengths[0] and rows == min(max(1, 100 // longest), len(lengths))
-        lengths = lengths[rows:]
+    rows, _ = t5.encode(texts, tokenizer, PROMPT)
+    found = t5.batches(rows, 100)
+    assert sorted(sum(found, [])) == list(range(30)) and len(found) > 3
+    lengths = sorted(map(len, rows), reverse=True)
+    for batch in found:  # as many rows as fit, the longest first
+        assert [len(rows[i]) for i in batch] == lengths[: len(batch)]
+        assert len(batch) == min(max(1, 100 // lengths[0]), len(lengths))
+        lengths = lengths[len(batch) :]
 
 
 def test_beams_equal_generate_one_by_one(model, tokenizer):
-    found = t5.translate(TEXTS, model, tokenizer, arguments(num_beams=3, max_new_tokens=30))
+    found = t5.translate(TEXTS, model, tokenizer, num_beams=3, max_new_tokens=30)
     assert found == one_by_one(TEXTS, model, tokenizer, beams=3, limit=30)
 
 
 def test_translate_nothing(model, tokenizer):
-    assert t5.translate([], model, tokenizer, arguments()) == []
-    assert t5.translate(["", " "], model, tokenizer, arguments()) == ["", ""]
+    assert t5.translate([], model, tokenizer) == []
+    assert t5.translate(["", " "], model, tokenizer) == ["", ""]
 
 
 @given(st.lists(st.text(max_size=30), max_size=4))
 @settings(max_examples=15, deadline=None)
 def test_any_text_gives_one_line_each(model, tokenizer, texts):
-    found = t5.translate(texts, model, tokenizer, arguments(max_new_tokens=3))
+    found = t5.translate(texts, model, tokenizer, max_new_tokens=3)
     assert len(found) == len(texts) and not any("\n" in translation for translation in found)
 
 
-@given(st.lists(st.sampled_from(["▁word", "s", ".", "▁Hi!", "▁a"]), max_size=80), st.integers(1, 20))
-def test_pieces_keep_every_token(tokens, limit):
+@given(
+    st.lists(st.sampled_from(["▁word", "s", ".", "▁Hi!", "▁a"]), max_size=80), st.integers(1, 20)
+)
+def test_parts_keep_every_token(tokens, limit):
     class Names:
         convert_ids_to_tokens = staticmethod(lambda ids: ids)
 
-    parts = list(t5.pieces(tokens, Names, limit))
+    parts = t5.split_tokens(tokens, Names, limit)
     assert [token for part in parts for token in part] == tokens
     assert all(0 < len(part) <= limit for part in parts if tokens)
     start = 0
@@ -200,40 +249,47 @@ def test_long_line_is_translated_in_full(model, tokenizer, capfd):
     text = " ".join(source for source, _ in t5.SAMPLE_PAIRS * 6)
     long = tokenizer(PROMPT + text).input_ids
     assert len(long) > t5.MAX_TOKENS
-    rows = t5.encode(["Water.", text], tokenizer, arguments(), 7)
+    rows, numbers = t5.encode(["Water.", text], tokenizer, PROMPT, 7)
     warning = capfd.readouterr().err
     assert f"line 8: {len(long)} tokens" in warning and "line 7" not in warning
     first = tokenizer(PROMPT).input_ids[:-1]
-    assert [number for number, _ in rows] == [0] + [1] * (len(rows) - 1) and len(rows) > 2
-    assert all(ids[: len(first)] == first and ids[-1] == 1 and len(ids) <= t5.MAX_TOKENS for _, ids in rows)
-    parts = [ids[len(first) : -1] for number, ids in rows if number == 1]
+    assert numbers == [0] + [1] * (len(rows) - 1) and len(rows) > 2
+    assert all(
+        ids[: len(first)] == first and ids[-1] == 1 and len(ids) <= t5.MAX_TOKENS for ids in rows
+    )
+    parts = [ids[len(first) : -1] for ids in rows[1:]]
     assert first + sum(parts, []) + [1] == long  # nothing lost
     texts = [tokenizer.decode(part) for part in parts]
     assert all(part[-1] in ".!?" for part in texts)  # cut after a sentence
-    found = t5.translate(["Water.", text, "Snow."], model, tokenizer, arguments(max_new_tokens=20))
+    found = t5.translate(["Water.", text, "Snow."], model, tokenizer, max_new_tokens=20)
     reference = one_by_one(["Water.", *texts, "Snow."], model, tokenizer, limit=20)
     assert found == [reference[0], " ".join(reference[1:-1]), reference[-1]]
 
 
 def test_word_without_end(tokenizer):
-    rows = t5.encode(["n" * 5000], tokenizer, arguments(), 1)
+    rows, _ = t5.encode(["n" * 5000], tokenizer, PROMPT)
     first = tokenizer(PROMPT).input_ids[:-1]
-    assert tokenizer.decode(sum((ids[len(first) : -1] for _, ids in rows), [])) == "n" * 5000
+    assert tokenizer.decode(sum((ids[len(first) : -1] for ids in rows), [])) == "n" * 5000
 
 
 def test_cut_translation_is_named(model, tokenizer, capfd):
-    t5.translate(["", TEXTS[1]], model, tokenizer, arguments(max_new_tokens=2), 5)
+    t5.translate(["", TEXTS[1]], model, tokenizer, max_new_tokens=2, first_line=5)
     assert "warning: line 6: cut at --max_new_tokens 2" in capfd.readouterr().err
 
 
 def test_lines_of_a_file(tmp_path):
     (tmp_path / "text").write_bytes(b"\xef\xbb\xbfone\r\n\ntwo\xe2\x80\xa8three \n\xef\xbb\xbffour")
-    assert list(t5.read_lines(str(tmp_path / "text"))) == ["one", "", "two\u2028three ", "\ufefffour"]
+    assert list(t5.read_lines(str(tmp_path / "text"))) == [
+        "one",
+        "",
+        "two\u2028three ",
+        "\ufefffour",
+    ]
 
 
 @pytest.fixture
 def english(tmp_path):
-    """A file of 23 lines: BOM, CRLF, blank lines, a line separator that is none of ours, no newline at the end."""
+    """A file of 23 lines: BOM, CRLF, blank lines, U+2028 in a line, no newline at the end."""
     lines = [*TEXTS, "one\u2028line", *TEXTS, "The end"]
     path = tmp_path / "english.txt"
     path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
@@ -244,24 +300,37 @@ def test_file_in_windows(english, folder, model, tokenizer, tmp_path, capfd, mon
     path, lines = english
     monkeypatch.setattr(t5, "WINDOW_LINES", 4)
     output = tmp_path / "german.txt"
-    flags = ("--model_name_or_path", folder, "--input_file", path, "--bf16", "false", "--max_new_tokens", "9")
+    flags = (
+        "--model_name_or_path",
+        folder,
+        "--input_file",
+        path,
+        "--bf16",
+        "false",
+        "--max_new_tokens",
+        "9",
+    )
     status, out, _ = run(capfd, *flags, "--output_file", output)
     expected = "".join(f"{line}\n" for line in one_by_one(lines, model, tokenizer, limit=9))
-    assert status == 0 and output.read_bytes().decode() == expected and len(lines) == expected.count("\n")
+    assert (
+        status == 0
+        and output.read_bytes().decode() == expected
+        and len(lines) == expected.count("\n")
+    )
     assert sorted(p.name for p in tmp_path.iterdir()) == ["english.txt", "german.txt"]
     status, out, err = run(capfd, *flags)
     assert status == 0 and out == expected and "warning: line 9: cut at --max_new_tokens 9\n" in err
 
 
 def stop_after(windows, monkeypatch):
-    """Let the next run die after so many windows; later runs count the windows that they translate."""
+    """Let the next run die after so many windows; return the first lines of those it begins."""
     translate, count = t5.translate, []
 
-    def dying(*rest):
-        count.append(rest[-1])
+    def dying(*rest, first_line, **options):
+        count.append(first_line)
         if len(count) > windows:
             raise KeyboardInterrupt
-        return translate(*rest)
+        return translate(*rest, first_line=first_line, **options)
 
     monkeypatch.setattr(t5, "translate", dying)
     return count
@@ -271,7 +340,16 @@ def test_interrupted_file_continues(english, folder, tmp_path, capfd, monkeypatc
     path, _ = english
     monkeypatch.setattr(t5, "WINDOW_LINES", 4)
     output = tmp_path / "german.txt"
-    flags = ["--model_name_or_path", folder, "--input_file", path, "--max_new_tokens", "9", "--output_file", output]
+    flags = [
+        "--model_name_or_path",
+        folder,
+        "--input_file",
+        path,
+        "--max_new_tokens",
+        "9",
+        "--output_file",
+        output,
+    ]
     resume = [*flags, "--resume_from_checkpoint", "last"]
     run(capfd, *flags)
     whole = output.read_bytes()
@@ -287,17 +365,22 @@ def test_interrupted_file_continues(english, folder, tmp_path, capfd, monkeypatc
         assert [window.read_bytes().count(b"\n") for window in windows] == [4, 4, 4]
         assert whole.startswith(b"".join(window.read_bytes() for window in windows))
         if torn:  # what a kill leaves of a window
-            windows[-1].rename(partial / ".7-000000002.txt")
+            (partial / ".temporary").mkdir()
+            windows[-1].rename(partial / ".temporary" / windows[-1].name)
         with monkeypatch.context() as patch:
             lines = stop_after(9, patch)
             assert run(capfd, *resume)[0] == 0
-        assert lines == ([9, 13, 17, 21] if torn else [13, 17, 21])  # what was complete is not translated again
+        assert lines == (
+            [9, 13, 17, 21] if torn else [13, 17, 21]
+        )  # what was complete is not translated again
         assert output.read_bytes() == whole and not list(tmp_path.glob(".*"))
 
 
 def test_bf16_flag(folder, capfd, monkeypatch):
     dtypes = []
-    monkeypatch.setattr(t5, "translate", lambda texts, model, *rest: dtypes.append(model.dtype) or texts)
+    monkeypatch.setattr(
+        t5, "translate", lambda texts, model, *rest, **options: dtypes.append(model.dtype) or texts
+    )
     for flag in ("true", "false"):
         run(capfd, "--model_name_or_path", folder, "--text", "Water.", "--use_cpu", "--bf16", flag)
     assert dtypes == [torch.bfloat16, torch.float32]
@@ -305,7 +388,14 @@ def test_bf16_flag(folder, capfd, monkeypatch):
 
 def test_without_the_flag_a_file_starts_afresh(english, folder, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(t5, "WINDOW_LINES", 4)
-    flags = ["--model_name_or_path", folder, "--input_file", english[0], "--output_file", tmp_path / "german.txt"]
+    flags = [
+        "--model_name_or_path",
+        folder,
+        "--input_file",
+        english[0],
+        "--output_file",
+        tmp_path / "german.txt",
+    ]
     for _ in range(2):
         with monkeypatch.context() as patch:
             lines = stop_after(2, patch)
@@ -319,7 +409,15 @@ def test_other_settings_or_input_start_afresh(english, folder, tmp_path, capfd, 
     monkeypatch.setattr(t5, "WINDOW_LINES", 4)
     output, copy = tmp_path / "german.txt", tmp_path / "copy"
     shutil.copytree(folder, copy)
-    flags = ["--model_name_or_path", copy, "--input_file", path, "--output_file", output, "--max_new_tokens"]
+    flags = [
+        "--model_name_or_path",
+        copy,
+        "--input_file",
+        path,
+        "--output_file",
+        output,
+        "--max_new_tokens",
+    ]
     with monkeypatch.context() as patch:
         stop_after(2, patch)
         with pytest.raises(KeyboardInterrupt):
@@ -344,34 +442,62 @@ def test_other_settings_or_input_start_afresh(english, folder, tmp_path, capfd, 
 
 def test_reference_scores(folder, tmp_path, capfd):
     (tmp_path / "in.txt").write_text("\n".join(source for source, _ in t5.SAMPLE_PAIRS))
-    (tmp_path / "ref.txt").write_text("\n".join(target for _, target in t5.SAMPLE_PAIRS), encoding="utf-8")
+    (tmp_path / "ref.txt").write_text(
+        "\n".join(target for _, target in t5.SAMPLE_PAIRS), encoding="utf-8"
+    )
     results = tmp_path / "out" / "all_results.json"
-    state = results.parent / "checkpoint-5" / "trainer_state.json"  # of a training that was interrupted
+    state = (
+        results.parent / "checkpoint-5" / "trainer_state.json"
+    )  # of a training that was interrupted
     state.parent.mkdir(parents=True)
     state.write_text("{}")
     results.write_text('{"train_loss": 1.5}')
-    flags = ["--model_name_or_path", folder, "--input_file", tmp_path / "in.txt", "--output_file", tmp_path / "a.txt"]
+    flags = [
+        "--model_name_or_path",
+        folder,
+        "--input_file",
+        tmp_path / "in.txt",
+        "--output_file",
+        tmp_path / "a.txt",
+    ]
     flags += ["--reference_file", tmp_path / "ref.txt", "--output_dir", results.parent]
-    status, out, err = run(capfd, *flags)
+    status, out, _ = run(capfd, *flags)
     assert state.exists() and f"--model_name_or_path {folder}\n" in out
-    system, reference = [(tmp_path / name).read_text(encoding="utf-8").splitlines() for name in ("a.txt", "ref.txt")]
+    system, reference = [
+        (tmp_path / name).read_text(encoding="utf-8").splitlines() for name in ("a.txt", "ref.txt")
+    ]
     metrics = json.loads(results.read_text())
-    assert status == 0 and metrics["bleu"] == pytest.approx(sacrebleu.corpus_bleu(system, [reference]).score)
+    assert status == 0 and metrics["bleu"] == pytest.approx(
+        sacrebleu.corpus_bleu(system, [reference]).score
+    )
     assert metrics["chrf"] == pytest.approx(sacrebleu.corpus_chrf(system, [reference]).score)
     assert 0 < metrics["chrf"] < 100 and metrics["train_loss"] == 1.5  # an earlier result stays
-    assert "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version" in err and "nc:6|nw:0" in err
+    assert "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version" in out and "nc:6|nw:0" in out
     (tmp_path / "ref.txt").write_text("one line\n")
     status, _, err = run(capfd, *flags)
-    assert status == 2 and "1 lines for 20 translations" in err
+    assert status == 2 and "1 references for 20 translations" in err
 
 
-PAIRS = [("Der Hund bellt.", 'The dog "barks'), ("Die Katze schläft.", "The cat sleeps."), ("Es regnet.", "It rains.")]
+PAIRS = [
+    ("Der Hund bellt.", 'The dog "barks'),
+    ("Die Katze schläft.", "The cat sleeps."),
+    ("Es regnet.", "It rains."),
+]
 
 
 def train(capfd, tmp_path, output, *flags):
     file = tmp_path / "pairs.tsv"
     file.write_bytes(b"\xef\xbb\xbf" + "".join(f"{a}\t{b}\tignored\r\n" for a, b in PAIRS).encode())
-    languages = ("--source_lang", "German", "--target_lang", "English", "--train_file", file, "--validation_file", file)
+    languages = (
+        "--source_lang",
+        "German",
+        "--target_lang",
+        "English",
+        "--train_file",
+        file,
+        "--validation_file",
+        file,
+    )
     return run(capfd, "--smoke", *languages, "--output_dir", tmp_path / output, *flags)
 
 
@@ -382,13 +508,30 @@ def weights(path):
 def test_training_on_own_pairs(tmp_path, capfd):
     epochs = ("--max_steps", "90", "--per_device_train_batch_size", "1", "--save_strategy", "epoch")
     status, out, err = train(
-        capfd, tmp_path, "out", *epochs, "--learning_rate", "3e-3", "--lr_scheduler_type", "constant"
+        capfd,
+        tmp_path,
+        "out",
+        *epochs,
+        "--learning_rate",
+        "3e-3",
+        "--lr_scheduler_type",
+        "constant",
     )
     assert status == 0, err
     assert len(re.findall(r"'eval_bleu': '?[\d.]+", out)) == 30  # one for each of the 30 epochs
-    assert "3 of 3 translations are exactly the reference" in out and 'Der Hund bellt. -> The dog "barks' in out
+    assert (
+        "3 of 3 translations are exactly the reference" in out
+        and 'Der Hund bellt. -> The dog "barks' in out
+    )
     assert not list((tmp_path / "out").glob("checkpoint-*"))
-    flags = ("--source_lang", "German", "--target_lang", "English", "--model_name_or_path", tmp_path / "out")
+    flags = (
+        "--source_lang",
+        "German",
+        "--target_lang",
+        "English",
+        "--model_name_or_path",
+        tmp_path / "out",
+    )
     assert "\nEnglish: It rains.\n" in run(capfd, *flags, "--text", "Es regnet.")[1]
 
 
@@ -409,7 +552,9 @@ def test_interrupted_training_ends_the_same(tmp_path, capfd, monkeypatch):
     steps = []
     with monkeypatch.context() as patch:
         patch.setattr(
-            t5.Seq2SeqTrainer, "training_step", lambda *rest: steps.append(rest[0].state.global_step) or step(*rest)
+            t5.Seq2SeqTrainer,
+            "training_step",
+            lambda *rest: steps.append(rest[0].state.global_step) or step(*rest),
         )
         assert train(capfd, tmp_path, "cut", *flags, "--resume_from_checkpoint", "last")[0] == 0
     assert steps == [2, 3, 4, 5]  # from the checkpoint after the first epoch
@@ -434,18 +579,25 @@ def test_fine_tuning_a_checkpoint(folder, tmp_path, capfd):
     after = weights(output)
     assert status == 0 and "of 20 translations" in out and before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
-    assert T5Tokenizer.from_pretrained(output).get_vocab() == T5Tokenizer.from_pretrained(folder).get_vocab()
-
-
-def test_loss_ignores_padding(model, tokenizer, tmp_path):
-    args, training_args = t5.parse_arguments(
-        ["--smoke", "--output_dir", str(tmp_path), "--label_smoothing_factor", "0"]
+    assert (
+        T5Tokenizer.from_pretrained(output).get_vocab()
+        == T5Tokenizer.from_pretrained(folder).get_vocab()
     )
-    pairs = [["Water.", "Wasser."], ["The dog is sleeping under the table.", "Der Hund schläft unter dem Tisch."]]
-    batch = t5.build_trainer(model, tokenizer, {"train": pairs}, args, training_args).data_collator(pairs)
-    for row, (source, target) in enumerate(pairs):
+
+
+PAIRS_TO_LEARN = [
+    ("Water.", "Wasser."),
+    ("The dog is sleeping under the table.", "Der Hund schläft unter dem Tisch."),
+]
+
+
+def test_collator_pads_what_it_tokenizes(model, tokenizer):
+    batch = t5.PairCollator(tokenizer, model, prompt=PROMPT)(PAIRS_TO_LEARN)
+    for row, (source, target) in enumerate(PAIRS_TO_LEARN):
         ids, labels = tokenizer(PROMPT + source).input_ids, tokenizer(target).input_ids
-        assert batch["input_ids"][row, : len(ids)].tolist() == ids and batch["attention_mask"][row].sum() == len(ids)
+        assert batch["input_ids"][row, : len(ids)].tolist() == ids and batch["attention_mask"][
+            row
+        ].sum() == len(ids)
         assert (
             batch["labels"][row, : len(labels)].tolist() == labels
             and (batch["labels"][row, len(labels) :] == -100).all()
@@ -455,14 +607,30 @@ def test_loss_ignores_padding(model, tokenizer, tmp_path):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_loss_is_the_librarys_over_all_tokens(model, tokenizer, tmp_path, smoothing):
     flags = ["--smoke", "--output_dir", str(tmp_path), "--label_smoothing_factor", str(smoothing)]
-    pairs = [["Water.", "Wasser."], ["The dog is sleeping under the table.", "Der Hund schläft unter dem Tisch."]]
-    trainer = t5.build_trainer(model, tokenizer, {"train": pairs}, *t5.parse_arguments(flags))
-    batch = trainer.data_collator(pairs)
+    _, _, training_args = t5.parse_arguments(flags)
+    pairs = {"train": PAIRS_TO_LEARN}
+    trainer = t5.build_trainer(model, tokenizer, training_args, pairs, PROMPT)
+    batch = trainer.data_collator(PAIRS_TO_LEARN)
     tokens = (batch["labels"] != -100).sum()
     with torch.inference_mode():
         expected = LabelSmoother(smoothing)(model(**batch), batch["labels"])
         found = trainer.compute_loss(model, dict(batch), num_items_in_batch=tokens)
     assert found.item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+def test_bad_data_is_an_exception_for_an_importing_program(folder, tmp_path):
+    (tmp_path / "ragged.tsv").write_text("a\tb\nc\td\te\n")
+    with pytest.raises(t5.InputError, match="line 2: found 3 columns"):
+        t5.read_pairs(str(tmp_path / "ragged.tsv"))
+    (tmp_path / "latin.txt").write_bytes("gut\nschön\n".encode("latin-1"))
+    with pytest.raises(t5.InputError, match="line 2: byte 4 is not UTF-8"):
+        list(t5.read_lines(str(tmp_path / "latin.txt")))
+    with pytest.raises(t5.InputError, match="1 references for 2 translations"):
+        t5.score(["a", "b"], ["a"])
+    shutil.copytree(folder, tmp_path / "wordless")
+    (tmp_path / "wordless" / "tokenizer.json").unlink()
+    with pytest.raises(t5.InputError, match="wordless"):
+        t5.pretrained(str(tmp_path / "wordless"))
 
 
 @pytest.mark.real_data
@@ -471,14 +639,15 @@ def test_multi30k(real_data, folder, model, tokenizer):
     lines = (real_data / "multi30k" / "val.de-en.tsv").read_text(encoding="utf-8").split("\n")[:-1]
     assert ["\t".join(pair) for pair in pairs] == lines and len(pairs) == 1014
     sentences = [english for _, english in pairs[:60]]
-    found = t5.translate(sentences, model, tokenizer, arguments(max_new_tokens=12, batch_tokens=1000))
+    found = t5.translate(sentences, model, tokenizer, max_new_tokens=12, batch_tokens=1000)
     assert found == one_by_one(sentences, model, tokenizer, limit=12)
 
 
 @pytest.mark.slow
 def test_a_long_file_in_flat_memory(folder, tmp_path):
     code = (
-        "import resource, sys; sys.path.insert(0, sys.argv[1]); import t5_translator as t5; t5.main(sys.argv[2:]);"
+        "import resource, sys; sys.path.insert(0, sys.argv[1]);"
+        "import t5_translator as t5; t5.main(sys.argv[2:]);"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     peaks = []
@@ -492,7 +661,15 @@ def test_a_long_file_in_flat_memory(folder, tmp_path):
             "--output_file",
             tmp_path / "out.txt",
         ]
-        command = [sys.executable, "-c", code, SCRIPTS["t5_translator"].parent, *flags, "--max_new_tokens", "2"]
+        command = [
+            sys.executable,
+            "-c",
+            code,
+            SCRIPTS["t5_translator"].parent,
+            *flags,
+            "--max_new_tokens",
+            "2",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout))
         assert (tmp_path / "out.txt").read_text().count("\n") == lines

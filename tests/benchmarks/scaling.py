@@ -99,12 +99,9 @@ def t5(processes: int, folder: str, options) -> float:
 
     torch.manual_seed(0)
     pairs = script.read_pairs(f"{DATA}/multi30k/train.de-en.tsv")[: script.WINDOW_LINES * processes]
-    arguments = script.ScriptArguments(source_lang="German", target_lang="English")
-    tokenizer, _ = script.tiny({"train": pairs}, arguments)
+    tokenizer, _ = script.tiny(pairs, script.build_prompt("German", "English"))
     size = {"d_model": 256, "d_ff": 1024, "num_layers": 4, "num_heads": 4}
-    config = script.transformers.T5Config(
-        vocab_size=len(tokenizer), **size, decoder_start_token_id=0
-    )
+    config = script.T5Config(vocab_size=len(tokenizer), **size, decoder_start_token_id=0)
     for part in (tokenizer, script.T5ForConditionalGeneration(config)):
         part.save_pretrained(folder)
     Path(folder, "german.txt").write_text(
