@@ -26,6 +26,7 @@ import ctypes
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import stat
 import sys
@@ -610,6 +611,10 @@ def partial_folder(args: ScriptArguments, options: dict, model: torch.nn.Module)
     return output.with_name(f".{output.name}.{digest.hexdigest()[:16]}.partial")
 
 
+# The bases of the hub's own error are OSError and the error of its HTTP library.
+HUB_ERRORS = (ValueError, *HfHubHTTPError.__bases__)
+
+
 def fetch(name: str, **options: object) -> str:
     """Return a folder: `name` itself, or the hub's copy, downloaded or from the cache."""
     if os.path.isdir(name):
@@ -682,8 +687,8 @@ def draw_training_curve(log_history: list[dict[str, float]]) -> Figure:
 def next_command(args: ScriptArguments, options: dict, training_args: FineTuningArguments) -> str:
     """Return the flags that translate with the model of this run."""
     model = training_args.output_dir if training_args.do_train else args.model_name_or_path
-    languages = f"--source_lang {options['source_lang']} --target_lang {options['target_lang']}"
-    return f"--input_file FILE {languages} --model_name_or_path {model}"
+    languages = ["--source_lang", options["source_lang"], "--target_lang", options["target_lang"]]
+    return shlex.join(["--input_file", "FILE", *languages, "--model_name_or_path", model])
 
 
 def report(metrics: dict[str, float], output_dir: str, command: str) -> None:
