@@ -244,7 +244,7 @@ def test_two_lstm_workers_learn_like_one_process(tmp_path):
     for name in ("one", "worker0", "worker1"):
         translator = lstm.load_translator(tmp_path / name)
         histories.append(
-            [[epoch["train_loss"], epoch["eval_loss"]] for epoch in translator.settings["history"]]
+            [[epoch["train_loss"], epoch["eval_loss"]] for epoch in translator.history]
         )
         weights.append([variable.numpy() for variable in translator.model.trainable_variables])
     assert np.array(histories).shape == (3, 4, 2) and histories[1] == histories[2]
@@ -257,7 +257,7 @@ def file_to_translate(tmp_path_factory):
     """A folder with a tiny T5 and a file of two and a half windows, and the flags that translate it."""
     t5, folder = load_script("t5_translator"), tmp_path_factory.mktemp("t5")
     torch.manual_seed(0)
-    for part in t5.tiny({"train": t5.SAMPLE_PAIRS}, t5.ScriptArguments()):
+    for part in t5.tiny(t5.SAMPLE_PAIRS, t5.build_prompt("English", "German")):
         part.save_pretrained(folder / "model")
     texts = [english for english, _ in t5.SAMPLE_PAIRS]
     lines = [

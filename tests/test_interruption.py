@@ -72,7 +72,7 @@ def new_folder(tmp_path_factory):
         "1\t1\t2\tThe cat number {0} sat.\tThe cat was sitting {0} times.\n",
     )
     torch.manual_seed(0)
-    for part in t5.tiny({"train": t5.SAMPLE_PAIRS}, t5.ScriptArguments()):
+    for part in t5.tiny(t5.SAMPLE_PAIRS, t5.build_prompt("English", "German")):
         part.save_pretrained(inputs / "model")
     texts = [english for english, _ in t5.SAMPLE_PAIRS]
     (inputs / "in.txt").write_text(
