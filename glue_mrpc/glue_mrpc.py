@@ -16,14 +16,17 @@ python glue_mrpc.py --smoke                                           # seconds,
 python glue_mrpc.py                                                   # nyu-mll/glue
 python glue_mrpc.py --data_dir MRPC --model_name_or_path bert-base-cased
 
-Read `main`, then the functions in the order in which it uses them. Flags, files and errors come
-last, under "Plumbing": nothing there is about pairs of sentences.
+BERT reads a pair as one row of tokens, `[CLS] sentence1 [SEP] sentence2 [SEP]`, and the rows of a
+batch at one length: the rest is padding, and how much there is depends on which rows stand
+together. Read the flags, `main`, then the functions in the order in which it uses them. Reading
+Parquet, downloading, pictures and errors come last, under "Plumbing".
 """
 
 import argparse
 import json
 import os
 import random
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -39,18 +42,19 @@ from datasets.exceptions import DatasetsError
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from matplotlib.figure import Figure
+from torch.nn.functional import pad
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import BatchEncoding, BertConfig, BertTokenizer, DataCollatorWithPadding
 from transformers.hf_argparser import HfArg, HfArgumentParser
 
 COLUMNS = ["sentence1", "sentence2", "label"]
-FILES = {  # the first of each that is there: GLUE's, the original corpus's, or the hub's
-    "train": ["train.tsv", "msr_paraphrase_train.txt", "train*.parquet"],
-    "validation": ["dev.tsv", "validation*.parquet"],
-    "test": ["test.tsv", "msr_paraphrase_test.txt", "test*.parquet"],
-}
-TENSORS_FILE = "glue_mrpc_labled_tensor.pt"
+SOURCES = [  # whose files are taken: the first that are there
+    {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"},  # GLUE's
+    {"train": "msr_paraphrase_train.txt", "test": "msr_paraphrase_test.txt"},  # the original corpus
+    {"train": "train*.parquet", "validation": "validation*.parquet", "test": "test*.parquet"},
+]
+TENSORS_FILE = "glue_mrpc_labled_tensor.pt"  # spelled so
 
 
 @dataclass
@@ -105,14 +109,18 @@ def load_splits(data_dir: str | None = None, smoke: bool = False) -> DatasetDict
     folder, splits = Path(data_dir), DatasetDict()
     if not folder.is_dir():
         raise InputError(f"--data_dir {folder}: no such folder: give the one with MRPC's files")
-    for split, names in FILES.items():
-        found = [name for name in names if any(folder.glob(name))]
-        if found and found[0].endswith("*.parquet"):
-            splits[split] = read_parquet(folder / found[0])
-        elif found:
-            splits[split] = read_tsv(folder / found[0], labelled=split != "test")
-    if not splits:
-        raise InputError(f"--data_dir {folder}: no file of MRPC there: expected some of {FILES}")
+    for files in SOURCES:
+        found = {split: folder / name for split, name in files.items() if any(folder.glob(name))}
+        if found:
+            break
+    else:
+        names = ", ".join(name for files in SOURCES for name in files.values())
+        raise InputError(f"--data_dir {folder}: no file of MRPC there: expected some of {names}")
+    for split, path in found.items():
+        if path.suffix == ".parquet":
+            splits[split] = read_parquet(path)
+        else:
+            splits[split] = read_tsv(path, labelled=split != "test")
     return splits
 
 
@@ -123,8 +131,8 @@ def read_tsv(path: Path, labelled: bool = True) -> Dataset:
     """
     header, *lines = read_text(path).rstrip("\r\n").replace("\r\n", "\n").split("\n")
     names, pairs = header.split("\t"), []
-    for name in ("#1 String", "#2 String", "Quality")[: 2 + labelled]:
-        if name not in names:
+    for name in ("Quality", "#1 String", "#2 String"):
+        if name not in names and (labelled or name != "Quality"):
             raise InputError(f"{path}, line 1: no column {name!r} in the header {header[:80]!r}")
     for number, line in enumerate(lines, start=2):
         fields = line.split("\t")
@@ -135,23 +143,27 @@ def read_tsv(path: Path, labelled: bool = True) -> Dataset:
         label = row.get("Quality", "-1")  # GLUE keeps the labels of its test file to itself
         label = int(label) if label in ("1", "0", "-1") else label
         pairs.append((row["#1 String"], row["#2 String"], label))
-    return as_dataset(pairs, str(path))
+    return as_dataset(pairs, str(path), "line", first=2)
 
 
-def as_dataset(pairs: list[tuple[str, str, int]], source: str = "pairs") -> Dataset:
+def as_dataset(
+    pairs: list[tuple[str, str, int]], source: str = "pairs", unit: str = "row", first: int = 1
+) -> Dataset:
     """Return pairs with their labels as a dataset: sentence1, sentence2 (str) and label (int).
 
-    Labels: 1 for a paraphrase, 0 for another meaning, -1 for not known. Raises InputError.
+    Labels: 1 for a paraphrase, 0 for another meaning, -1 for not known. Raises InputError, which
+    names a row of the source by its number, from `first` on.
     """
     if not pairs:
         raise InputError(f"{source}: no rows")
-    for number, (sentence1, sentence2, label) in enumerate(pairs, start=1):
+    for number, (sentence1, sentence2, label) in enumerate(pairs, start=first):
+        where = f"{source}, {unit} {number}"
         if not (sentence1 or "").strip() or not (sentence2 or "").strip():
-            raise InputError(f"{source}, row {number}: a sentence is blank: leave the row out")
+            raise InputError(f"{where}: a sentence is blank: leave the row out")
         if label not in (1, 0, -1):
-            raise InputError(f"{source}, row {number}: found the label {label!r}: give 1 or 0")
-    first, second, labels = zip(*pairs, strict=True)
-    columns = {"sentence1": first, "sentence2": second, "label": [int(label) for label in labels]}
+            raise InputError(f"{where}: found the label {label!r}: give 1 or 0")
+    first_sentences, second_sentences, labels = zip(*pairs, strict=True)
+    columns = dict(zip(COLUMNS, [first_sentences, second_sentences, labels], strict=True))
     return Dataset.from_dict(columns)
 
 
@@ -160,8 +172,9 @@ def tiny_tokenizer(split: Dataset) -> BertTokenizer:
     rows, blank = split[:1000], BertTokenizer()
     texts = [*rows["sentence1"], *rows["sentence2"]]
     text = blank.backend_tokenizer.normalizer.normalize_str(" ".join(texts))
-    letters = sorted(set(text) - {" "})
-    pieces = [f"##{letter}" for letter in letters]  # the trainer would number them anew every time
+    # The trainer numbers special tokens as given, but letters anew in every run: they go in as
+    # special tokens. In the tokenizer that is built of the result they are ordinary pieces.
+    pieces = [f"##{letter}" for letter in sorted(set(text) - {" "})]
     options = {"new_special_tokens": pieces, "show_progress": False}
     trained = blank.train_new_from_iterator(texts, 2000, **options)
     return BertTokenizer(vocab=trained.get_vocab())
@@ -180,9 +193,7 @@ def pretrained_tokenizer(name: str, max_seq_length: int = 128) -> BertTokenizer:
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"cannot load the tokenizer of {name}: {error}") from error
     check_vocabulary(name, len(tokenizer), config.vocab_size)
-    if max_seq_length > config.max_position_embeddings:
-        limit = f"{name} reads at most {config.max_position_embeddings} tokens"
-        raise InputError(f"--max_seq_length {max_seq_length}: {limit}")
+    check_length(max_seq_length, config.max_position_embeddings)
     return tokenizer
 
 
@@ -218,24 +229,27 @@ def tokenize_pairs(
 
 
 def collate(split: Dataset, tokenizer: BertTokenizer, batch_size: int = 32) -> list[BatchEncoding]:
-    """Pad batch by batch, each to its longest pair.
+    """Pad batch by batch, each to its longest pair: what a training loop is given.
 
     A batch: input_ids, token_type_ids and attention_mask, int64 of shape (batch, longest pair), and
     labels, int64 of shape (batch,).
     """
-    padding = DataCollatorWithPadding(tokenizer)
-    loader = DataLoader(split, batch_size=batch_size, collate_fn=padding)
+    collator = DataCollatorWithPadding(tokenizer)
+    loader = DataLoader(split, batch_size=batch_size, collate_fn=collator)
     return list(tqdm(loader, desc="Padding", disable=None, leave=False))
 
 
 def join(batches: list[BatchEncoding], tokenizer: BertTokenizer) -> dict[str, torch.Tensor]:
-    """Join batches at the length of the longest: int64 of shape (pairs, longest pair)."""
+    """Join batches into one tensor a key, for the file: int64 (pairs, longest), labels (pairs,)."""
+    fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+    fill["attention_mask"] = 0
     longest = max(batch["input_ids"].shape[1] for batch in batches)
-    padding = DataCollatorWithPadding(tokenizer, padding="max_length", max_length=longest)
-    padded = [padding(dict(batch)) for batch in batches]
     tensors = {}
-    for key in padded[0]:
-        tensors[key] = torch.cat([batch[key] for batch in padded])
+    for key, value in fill.items():
+        columns = [batch[key] for batch in batches]
+        padded = [pad(column, (0, longest - column.shape[1]), value=value) for column in columns]
+        tensors[key] = torch.cat(padded)
+    tensors["labels"] = torch.cat([batch["labels"] for batch in batches])
     return tensors
 
 
@@ -339,10 +353,14 @@ def read_text(path: Path) -> str:
 def read_parquet(path: Path) -> Dataset:
     """Read the hub's files of a split; the name may hold a `*`. Raises InputError."""
     try:
-        split = Dataset.from_parquet(str(path), columns=COLUMNS, keep_in_memory=True)
+        split = Dataset.from_parquet(str(path), keep_in_memory=True).select_columns(COLUMNS)
     except (DatasetsError, OSError, ValueError) as error:
         raise InputError(f"cannot read {COLUMNS} from {path}: {error}") from error
     return as_dataset([tuple(row.values()) for row in split.to_list()], str(path))
+
+
+# The bases of the hub's own error are OSError and the error of its HTTP library.
+HUB_ERRORS = (ValueError, *HfHubHTTPError.__bases__)
 
 
 def fetch(name: str, **options: object) -> str:
@@ -353,8 +371,8 @@ def fetch(name: str, **options: object) -> str:
     try:  # a firewall may swallow both calls, and only the first can be bounded
         HfApi().repo_info(name, repo_type=options.get("repo_type"), timeout=3)
         return snapshot_download(name, **options)
-    except (ValueError, *HfHubHTTPError.__bases__) as error:  # OSError, and the HTTP library's
-        reason = str(error).strip().splitlines()[0]
+    except HUB_ERRORS as error:
+        reason = str(error).strip().partition("\n")[0]
     try:
         return snapshot_download(name, **options, local_files_only=True)
     except (OSError, ValueError):
@@ -366,7 +384,13 @@ def check_vocabulary(folder: str, known: int, expected: int) -> None:
     """Raise InputError if a tokenizer has lost its vocabulary: without it, it loads silently."""
     if not expected / 2 < known <= expected:
         counts = f"the tokenizer knows {known} tokens, the model {expected}"
-        raise InputError(f"{folder}: {counts}: is a file missing?")
+        raise InputError(f"{folder}: {counts}: is a file missing, or of another model?")
+
+
+def check_length(max_seq_length: int, limit: int) -> None:
+    """Raise InputError if texts may be longer than the model reads."""
+    if max_seq_length > limit:
+        raise InputError(f"--max_seq_length {max_seq_length}: the model reads {limit} at most")
 
 
 @contextmanager
@@ -386,13 +410,17 @@ def draw_lengths(lengths: dict[str, np.ndarray], figures: dict[str, dict[str, fl
     """Draw how long the pairs are, and the share of padding in four ways to pad."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
+    longest = max(values["longest"] for values in figures.values())
     for number, (split, values) in enumerate(figures.items()):
-        left.hist(lengths[split], 40, density=True, histtype="step", label=split)
-        padding = {key[8:]: 100 * values[key] for key in values if key.startswith("padding_")}
+        percent = np.full(values["pairs"], 100 / values["pairs"])
+        bins = np.arange(0, longest + 5, 4)
+        left.hist(lengths[split], bins, weights=percent, histtype="step", label=split)
+        ways = [key for key in values if key.startswith("padding_")]
+        padding = {key.removeprefix("padding_"): 100 * values[key] for key in ways}
         places = np.arange(len(padding)) + 0.28 * number
         bars = right.bar(places, padding.values(), width=0.28)
         right.bar_label(bars, fmt="%.1f", fontsize=8)
-    left.set(xlabel="tokens of a pair, [CLS] and [SEP] included", ylabel="share of the pairs")
+    left.set(xlabel="tokens of a pair, [CLS] and [SEP] included", ylabel="% of the pairs")
     left.legend()
     right.set(ylabel="% of the positions is padding", xticks=np.arange(len(padding)))
     right.set_xticklabels([way.replace("_", "\n") for way in padding])
@@ -405,9 +433,12 @@ def summarize(figures: dict[str, dict[str, float]], output_dir: str) -> None:
     for key in next(iter(figures.values())):
         print(f"{key:<26}", *(f"{column[key]:>12,}" for column in figures.values()))
     print("Files:", *sorted(Path(output_dir).iterdir()), sep="\n  ")
-    file, split = os.path.join(output_dir, TENSORS_FILE), next(iter(figures))
-    code = f"import torch; print(torch.load({file!r}, weights_only=True)[{split!r}])"
-    print(f'Next:\n  python -c "{code}"')
+    file, split = (
+        json.dumps(os.path.join(output_dir, TENSORS_FILE)),
+        json.dumps(next(iter(figures))),
+    )
+    code = f"import torch; print(torch.load({file}, weights_only=True)[{split}])"
+    print(f"Next:\n  {shlex.join(['python', '-c', code])}")
 
 
 SAMPLE_PAIRS = {
