@@ -410,8 +410,11 @@ def parse(argv: list[str], *dataclasses: type) -> tuple:
     parser.formatter_class, parser.error = HelpFormatter, refuse
     gpu, cpu = torch.accelerator.is_available(), torch.cpu.get_capabilities()
     bf16 = torch.cuda.is_bf16_supported(False) if gpu else cpu.get("avx512_bf16", False)
-    parser.set_defaults(bf16=bf16, use_cpu=not gpu, dataloader_pin_memory=gpu)
-    parser.set_defaults(disable_tqdm=not sys.stderr.isatty(), **SMOKE if "--smoke" in argv else {})
+    parser.set_defaults(use_cpu=not gpu, dataloader_pin_memory=gpu)
+    parser.set_defaults(disable_tqdm=not sys.stderr.isatty())
+    known, _ = parser.parse_known_args(argv)
+    parser.set_defaults(bf16=bf16 and not known.fp16)
+    parser.set_defaults(**SMOKE if known.smoke else {})
     try:
         return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
     except ValueError as error:
@@ -493,6 +496,10 @@ def digest(path: str, tokenizer: PreTrainedTokenizerBase) -> str:
     return sha256.hexdigest()
 
 
+# The bases of the hub's own error are OSError and the error of its HTTP library.
+HUB_ERRORS = (ValueError, *HfHubHTTPError.__bases__)
+
+
 def fetch(name: str, **options: object) -> str:
     """Return a folder: `name` itself, or the hub's copy, downloaded or from the cache."""
     if os.path.isdir(name):
@@ -501,8 +508,8 @@ def fetch(name: str, **options: object) -> str:
     try:  # a firewall may swallow both calls, and only the first can be bounded
         HfApi().repo_info(name, repo_type=options.get("repo_type"), timeout=3)
         return snapshot_download(name, **options)
-    except (ValueError, *HfHubHTTPError.__bases__) as error:  # OSError, and the HTTP library's
-        reason = str(error).strip().splitlines()[0]
+    except HUB_ERRORS as error:
+        reason = str(error).strip().partition("\n")[0]
     try:
         return snapshot_download(name, **options, local_files_only=True)
     except (OSError, ValueError):
@@ -524,14 +531,14 @@ def check_vocabulary(folder: str, known: int, expected: int) -> None:
     """Raise InputError if a tokenizer has lost its vocabulary: without it, it loads silently."""
     if not expected / 2 < known <= expected:
         counts = f"the tokenizer knows {known} tokens, the model {expected}"
-        raise InputError(f"{folder}: {counts}: is a file missing?")
+        raise InputError(f"{folder}: {counts}: is a file missing, or of another model?")
 
 
 def complete_checkpoints(output_dir: str) -> list[str]:
     """Return the complete checkpoints in a folder, oldest first."""
-    states = Path(output_dir).glob("checkpoint-*/trainer_state.json")  # written last of all
+    states = Path(output_dir).glob("checkpoint-[0-9]*/trainer_state.json")  # written last of all
     complete = [str(state.parent) for state in states if state.read_bytes().endswith(b"}\n")]
-    return sorted(complete, key=lambda folder: int(folder.rsplit("-")[-1]))
+    return sorted(complete, key=lambda folder: int(folder.rpartition("-")[2]))
 
 
 @contextmanager
