@@ -500,24 +500,22 @@ def translate(
     translator: Translator, texts: list[str], num_beams: int = 1, batch_size: int = 128
 ) -> list[str]:
     """Translate texts of any length, in order; blank stays blank. Long ones go in pieces."""
-    pieces, owners = [], []  # token ids, and the number of the text that they are from
+    tokenizer = translator.target_tokenizer
+    search = compile_search(translator.model, num_beams)
+    pieces = []  # the number of its text, and token ids
     for number, encoding in enumerate(encode(translator.source_tokenizer, texts)):
         for piece in (encoding, *encoding.overflowing):
             if len(piece) > 2:  # more than <sos> and <eos>
-                pieces.append(piece.ids)
-                owners.append(number)
-    search = compile_search(translator.model, num_beams)
-    order = sorted(range(len(pieces)), key=lambda row: len(pieces[row]))  # saves padding
-    found = [""] * len(pieces)
-    for start in tqdm(range(0, len(order), batch_size), "Translating", disable=None, leave=False):
-        rows = order[start : start + batch_size]
-        source = tf.ragged.constant([pieces[row] for row in rows], tf.int32).to_tensor()
-        target = search(source).numpy().tolist()
-        for row, text in zip(rows, translator.target_tokenizer.decode_batch(target), strict=True):
-            found[row] = text
+                pieces.append((number, piece.ids))
+    # Shortest first. A text's last piece is its shortest: its pieces come in reverse order.
+    pieces.reverse()
+    pieces.sort(key=lambda piece: len(piece[1]))
     translations = [""] * len(texts)
-    for owner, text in zip(owners, found, strict=True):
-        translations[owner] = f"{translations[owner]} {text}".strip()
+    for start in tqdm(range(0, len(pieces), batch_size), "Translating", disable=None, leave=False):
+        numbers, ids = zip(*pieces[start : start + batch_size], strict=True)
+        target = search(tf.ragged.constant(ids, tf.int32).to_tensor()).numpy().tolist()
+        for number, text in zip(numbers, tokenizer.decode_batch(target), strict=True):
+            translations[number] = f"{text} {translations[number]}".strip()
     return translations
 
 
@@ -538,9 +536,9 @@ def compile_search(model: keras.Model, num_beams: int) -> Callable:
     @tf.function(input_signature=[IDS])
     def search(source):
         batch = tf.shape(source)[0]
-        source = tf.repeat(source, num_beams, axis=0)
-        h, c, *seen = encoder(source)
         limit = 2 * tf.math.count_nonzero(source, axis=1, dtype=tf.int32)  # each sentence's own
+        encoded = [limit, *encoder(source)]
+        limit, h, c, *seen = [tf.repeat(tensor, num_beams, axis=0) for tensor in encoded]
         first = tf.range(batch)[:, None] * num_beams  # (batch, 1): where a sentence's beams begin
         # All beams of a sentence begin alike: at first only one of them counts.
         scores = tf.repeat([[0.0] + [-1e9] * (num_beams - 1)], batch, axis=0)  # (batch, beams)
