@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> None:
     if training_args.do_train:
         trainer = build_trainer(model, tokenizer, training_args, data, prompt)
         metrics |= train(trainer)
-    model.to(training_args.device, torch.bfloat16 if training_args.bf16 else torch.float32).eval()
+    model.to(training_args.device, torch.bfloat16 if training_args.bf16 else torch.float32)
     if training_args.do_train:
         metrics |= evaluate(data.get("validation", data["train"][:20]), model, tokenizer, **options)
     if args.output_file:
@@ -290,6 +290,7 @@ def translate(
     Rows of like length share a batch. A blank text stays blank, one of more than 512 tokens is
     translated in parts; warnings name a text by its number, which begins at `first_line`.
     """
+    model.eval()  # no dropout, as in training
     prompt = build_prompt(source_lang, target_lang)
     rows, numbers = encode(texts, tokenizer, prompt, first_line)
     translations = [[] for _ in texts]  # the words
@@ -367,7 +368,8 @@ def greedy(
 ) -> torch.Tensor:
     """Return the most probable tokens up to `</s>`, int64 (batch, max_new_tokens), padded with 0.
 
-    They are those of `model.generate`, but a sentence that has ended leaves batch and caches.
+    They are those of a plain `model.generate` (the checkpoint's generation_config is not read), but
+    a sentence that has ended leaves batch and caches: on sentences of unlike length twice as fast.
     """
     mask = attention_mask  # (left, source), as all that follows: one row per unfinished sentence
     encoded = model.encoder(input_ids, mask).last_hidden_state  # (left, source, d_model)
@@ -474,12 +476,13 @@ def check_positive(args: object, *names: str) -> None:
 
 
 def set_up(training_args: transformers.TrainingArguments) -> None:
-    """Set up this process: for training, or to print nothing but translations."""
+    """Set up this process; without a training it prints nothing but translations."""
     if training_args.do_train:
         prepare(training_args)
+    else:
+        transformers.logging.disable_progress_bar()
+        keep_freed_memory()
     transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    keep_freed_memory()
 
 
 def warn(message: str) -> None:
@@ -563,6 +566,7 @@ def as_lines(texts: list[str]) -> bytes:
 
 def translate_to_screen(path: str, options: dict, model, tokenizer) -> None:
     """Translate a file or a pipe window by window to standard output."""
+    sys.stdout.flush()  # what a training has printed comes first
     for first_line, texts in windows(read_lines(path)):
         translations = translate(texts, model, tokenizer, first_line=first_line, **options)
         with open(1, "wb", closefd=False) as screen:
