@@ -45,7 +45,7 @@ from matplotlib.figure import Figure
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers import BatchEncoding, BertConfig, BertTokenizer, DataCollatorWithPadding
+from transformers import BatchEncoding, BertTokenizer, DataCollatorWithPadding
 from transformers.hf_argparser import HfArg, HfArgumentParser
 
 COLUMNS = ["sentence1", "sentence2", "label"]
@@ -143,27 +143,27 @@ def read_tsv(path: Path, labelled: bool = True) -> Dataset:
         label = row.get("Quality", "-1")  # GLUE keeps the labels of its test file to itself
         label = int(label) if label in ("1", "0", "-1") else label
         pairs.append((row["#1 String"], row["#2 String"], label))
-    return as_dataset(pairs, str(path), "line", first=2)
+    return as_dataset(pairs, str(path), "line", start=2)
 
 
 def as_dataset(
-    pairs: list[tuple[str, str, int]], source: str = "pairs", unit: str = "row", first: int = 1
+    pairs: list[tuple[str, str, int]], source: str = "pairs", unit: str = "row", start: int = 1
 ) -> Dataset:
     """Return pairs with their labels as a dataset: sentence1, sentence2 (str) and label (int).
 
     Labels: 1 for a paraphrase, 0 for another meaning, -1 for not known. Raises InputError, which
-    names a row of the source by its number, from `first` on.
+    names a row of the source by its number, from `start` on.
     """
     if not pairs:
         raise InputError(f"{source}: no rows")
-    for number, (sentence1, sentence2, label) in enumerate(pairs, start=first):
+    for number, (sentence1, sentence2, label) in enumerate(pairs, start):
         where = f"{source}, {unit} {number}"
         if not (sentence1 or "").strip() or not (sentence2 or "").strip():
             raise InputError(f"{where}: a sentence is blank: leave the row out")
         if label not in (1, 0, -1):
             raise InputError(f"{where}: found the label {label!r}: give 1 or 0")
-    first_sentences, second_sentences, labels = zip(*pairs, strict=True)
-    columns = dict(zip(COLUMNS, [first_sentences, second_sentences, labels], strict=True))
+    first, second, labels = zip(*pairs, strict=True)
+    columns = {"sentence1": first, "sentence2": second, "label": [int(label) for label in labels]}
     return Dataset.from_dict(columns)
 
 
@@ -184,16 +184,22 @@ def pretrained_tokenizer(name: str, max_seq_length: int = 128) -> BertTokenizer:
     """Load a checkpoint's tokenizer from a folder or the hub.
 
     Raises InputError if the vocabulary is not the model's (without its file `BertTokenizer` comes
-    up with 5 tokens and no word of warning), or if the model does not read so many tokens.
+    up with 5 tokens and no word of warning), or if the model does not read so many tokens. A folder
+    without config.json is a tokenizer alone.
     """
     folder = fetch(name, allow_patterns=["*.json", "*.txt"])  # no weights
+    if Path(folder, "vocab.txt").exists():
+        read_text(Path(folder, "vocab.txt"))  # the tokenizer itself would end in a traceback
+    config = Path(folder, "config.json")
     try:
-        config = BertConfig.from_pretrained(folder)
+        settings = json.loads(config.read_bytes()) if config.exists() else {}
         tokenizer = BertTokenizer.from_pretrained(folder)
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"cannot load the tokenizer of {name}: {error}") from error
-    check_vocabulary(name, len(tokenizer), config.vocab_size)
-    check_length(max_seq_length, config.max_position_embeddings)
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        raise InputError(f"{name}: the tokenizer knows no words: vocab.txt is missing")
+    check_vocabulary(name, len(tokenizer), settings.get("vocab_size", len(tokenizer)))
+    check_length(max_seq_length, settings.get("max_position_embeddings", max_seq_length))
     return tokenizer
 
 
@@ -433,10 +439,8 @@ def summarize(figures: dict[str, dict[str, float]], output_dir: str) -> None:
     for key in next(iter(figures.values())):
         print(f"{key:<26}", *(f"{column[key]:>12,}" for column in figures.values()))
     print("Files:", *sorted(Path(output_dir).iterdir()), sep="\n  ")
-    file, split = (
-        json.dumps(os.path.join(output_dir, TENSORS_FILE)),
-        json.dumps(next(iter(figures))),
-    )
+    file = json.dumps(os.path.join(output_dir, TENSORS_FILE))
+    split = json.dumps(next(iter(figures)))
     code = f"import torch; print(torch.load({file}, weights_only=True)[{split}])"
     print(f"Next:\n  {shlex.join(['python', '-c', code])}")
 
