@@ -17,8 +17,9 @@ python gpt2_finetune.py --smoke                                         # second
 python gpt2_finetune.py --train_file book.txt --prompt "It was a dark"  # plain text of any size
 python gpt2_finetune.py --do_predict --prompt "It was a" --model_name_or_path outputs/gpt2_finetune
 
-Read `main`, then the classes and functions in the order in which it uses them. Flags, files and
-errors come last, under "Plumbing": nothing there is about GPT-2.
+The text becomes one long stream of tokens, cut into blocks; from the tokens before it the model
+learns to predict every token of a block. Read the recipe, `main`, then its parts: data, model,
+training, writing. Reading files, parsing flags and reporting come last, under "Plumbing".
 """
 
 import argparse
@@ -47,7 +48,7 @@ from huggingface_hub.constants import HF_ASSETS_CACHE
 from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from matplotlib.figure import Figure
 from safetensors import SafetensorError
-from torch.utils.data import Dataset, Sampler, SequentialSampler
+from torch.utils.data import Dataset, Sampler
 from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
@@ -177,7 +178,7 @@ def tokenize_pieces(pieces: list[str], tokenizer: PreTrainedTokenizerBase) -> li
     """Return the ids of pieces of whole words; joined, they are those of the joined text."""
     options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
     whole, first, second = tokenizer(["a b", "a", " b"], **options)["input_ids"]
-    if whole != first + second:  # SentencePiece puts a space before every text, so every piece
+    if whole != first + second:  # this tokenizer (SentencePiece) adds a space before each piece
         pieces = [piece.removeprefix(" ") for piece in pieces]
     return tokenizer(pieces, **options)["input_ids"]
 
@@ -275,8 +276,11 @@ def build_trainer(
     elif training_args.eval_strategy == "no":
         training_args.eval_strategy = training_args.save_strategy
         training_args.eval_steps = training_args.save_steps
-    model.loss_type = model.loss_type or "ForCausalLM"  # as the library does, with a warning
-    # There is no padding: an end of text that serves as pad token too must stay a label.
+    # Some classes leave it None: the library then assumes this, with a warning.
+    model.loss_type = model.loss_type or "ForCausalLM"
+    # The labels are the block itself; the model shifts them by one. The collator would leave pad
+    # tokens out of them: blocks have none, but many models pad with their end-of-text token, which
+    # must be learned. So its copy of the tokenizer has no pad token.
     collator = DataCollatorForLanguageModeling(copy.deepcopy(tokenizer), mlm=False)
     collator.tokenizer.pad_token = None
     return BlockTrainer(
@@ -298,16 +302,17 @@ class BlockTrainer(Trainer):
         return EpochSampler(self.train_dataset, self.args.seed)
 
 
-class EpochSampler(SequentialSampler):
-    """Random order that depends on seed and epoch alone and takes 8 bytes an item.
+class EpochSampler(Sampler):
+    """A random order that depends on seed and epoch alone, in 8 bytes an item.
 
     PyTorch's own sampler makes a list of it, 40 bytes an item.
     """
 
     def __init__(self, dataset: Dataset, seed: int):
-        super().__init__(dataset)
-        self.seed = seed
-        self.epoch = 0
+        self.dataset, self.seed, self.epoch = dataset, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.dataset)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -322,7 +327,8 @@ def generate(
 ) -> str:
     """Return the likeliest continuation, until the text ends or the model's context is full.
 
-    Raises InputError if the prompt is empty or leaves no room.
+    It has at most `max_new_tokens`; the model is in evaluation mode afterwards. Raises InputError
+    if the prompt is empty or leaves no room.
     """
     options = {"add_special_tokens": False, "return_token_type_ids": False}
     inputs = tokenizer(prompt, return_tensors="pt", **options).to(model.device)  # (1, tokens)
