@@ -123,7 +123,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.do_predict:
         predict(translator, test, args)
     if metrics:
-        report_run(metrics, args, test[0][0])
+        example = shlex.quote(test[0][0])
+        command = f"--model_name_or_path {args.model_name_or_path} --text {example}"
+        report_run(metrics, args.output_dir, command)
 
 
 def load_splits(args: argparse.Namespace) -> tuple[Pairs, Pairs, Pairs]:
@@ -810,26 +812,21 @@ def predict(translator: Translator, pairs: Pairs, args: argparse.Namespace) -> N
             print(f"  {text} -> {translation}")
 
 
-def report_run(metrics: dict[str, float], args: argparse.Namespace, text: str) -> None:
+def report_run(metrics: dict[str, float], output_dir: str, command: str) -> None:
     """Write and print metrics, files and the next command; a finished run needs no checkpoints."""
-    output_dir = Path(args.output_dir)
-    results = output_dir / "all_results.json"
-    earlier = {}
-    if args.do_train:
-        for folder in output_dir.glob("checkpoint-*"):
-            remove_checkpoint(folder)
-    elif results.exists():
-        earlier = json.loads(results.read_text())
+    results, trained = Path(output_dir, "all_results.json"), "train_loss" in metrics
+    earlier = json.loads(results.read_text()) if results.exists() and not trained else {}
     with whole_files(output_dir) as folder:
-        content = json.dumps(earlier | metrics, indent=2, sort_keys=True)
-        (folder / results.name).write_text(content)
+        text = json.dumps(earlier | metrics, indent=2, sort_keys=True)
+        (folder / results.name).write_text(text)
+    for checkpoint in Path(output_dir).glob("checkpoint-*") if trained else []:
+        remove_checkpoint(checkpoint)
     for name in sorted(metrics):
         print(f"{name:>28} = {metrics[name]:.4g}")
     print("sacrebleu:", *(metric.get_signature() for metric in METRICS.values()))
-    files = sorted(path for path in output_dir.iterdir() if path.is_file())
+    files = sorted(path for path in results.parent.iterdir() if path.is_file())
     print("Files:", *files, sep="\n  ")
-    flags = f"--model_name_or_path {args.model_name_or_path} --text {shlex.quote(text)}"
-    print(f"Next:\n  python {sys.argv[0]} {flags}")
+    print(f"Next:\n  python {sys.argv[0]} {command}")
 
 
 SMOKE = {
