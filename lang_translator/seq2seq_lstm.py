@@ -16,10 +16,11 @@ python seq2seq_lstm.py --smoke                                        # seconds,
 python seq2seq_lstm.py --attention --train_file train.tsv --validation_file validation.tsv
 python seq2seq_lstm.py --model_name_or_path outputs/seq2seq_lstm --text "Wo ist der Bahnhof?"
 
-The plain model is Sutskever et al. 2014 (https://arxiv.org/abs/1409.3215): all that the decoder
-knows of the source is the encoder's last state. --attention is Luong et al. 2015
-(https://arxiv.org/abs/1508.04025). Read `main`, then the functions in the order in which it uses
-them. Flags, files and errors come last, under "Plumbing": nothing there is about LSTMs.
+The plain model follows Sutskever et al. 2014 (https://arxiv.org/abs/1409.3215), with one layer: all
+that the decoder knows of the source is the encoder's last state. --attention follows Luong et al.
+2015 (https://arxiv.org/abs/1508.04025), with a source that is read in both directions. Read the
+recipe, `main`, then its parts: vocabulary, model, training, decoding. Reading files, parsing flags
+and reporting come last, under "Plumbing".
 """
 
 import argparse
@@ -60,7 +61,7 @@ from tokenizers import (
 )
 from tqdm import tqdm
 
-MODEL = {  # flag: type, default, help
+MODEL = {  # flag: type, default, help; a loaded model keeps its own
     "attention": (bool, False, "Let the decoder look back at every token of the source."),
     "embedding_dim": (int, 256, "Size of the word vectors."),
     "hidden_size": (int, 512, "Units of encoder and decoder."),
@@ -71,7 +72,7 @@ MODEL = {  # flag: type, default, help
 RECIPE = {
     "num_train_epochs": (int, 12, "At most so many epochs."),
     "early_stopping_patience": (int, 4, "Stop after so many epochs without a better BLEU."),
-    "batch_size": (int, 64, "Pairs per update, on all devices together."),
+    "batch_size": (int, 64, "Pairs per update; 8 for the built-in ones."),
     "learning_rate": (float, 1e-3, "Step size of Adam."),
     "label_smoothing_factor": (float, 0.1, "Probability that is spread over all tokens."),
     "num_beams": (int, 1, "Width of the beam search; 1 decodes greedily."),
@@ -179,7 +180,7 @@ def new_translator(
 
 
 def train_tokenizer(texts: list[str], vocab_size: int, max_seq_length: int) -> Tokenizer:
-    """Learn byte-pair encoding inside words, lower-cased; ids run from <sos> to <eos>.
+    """Learn byte-pair encoding inside words, lower-cased; <sos> begins and <eos> ends every text.
 
     Source: Sennrich et al. 2016, https://arxiv.org/abs/1508.07909. "▁" stands for the space before
     a word, so that decoding gives the text back with its spaces.
@@ -288,8 +289,9 @@ def fit(
 ) -> dict[str, float]:
     """Train until the validation BLEU stops rising; keep the best epoch, also in `output_dir`.
 
-    Returns its metrics. A run that continues from a checkpoint ends with the same weights as one
-    that was never interrupted. Raises InputError.
+    Returns its metrics, and changes `translator`. `checkpoint`: a folder in `output_dir` that
+    `translator` was loaded from; such a run ends with the weights of one that was never
+    interrupted. Raises InputError.
     """
     # A second model learns. The translator's gets the average of its weights: it translates better.
     learner = build_model(**translator.settings)
@@ -304,7 +306,8 @@ def fit(
     step = compile_step(learner, adam, label_smoothing_factor)
     while len(history) < min(num_train_epochs, best_epoch(history) + early_stopping_patience):
         record = train_epoch(learner, step, data, len(history) + 1, batch_size, seed)
-        adam.finalize_variable_values(translator.model.trainable_variables)  # the averages
+        # Copies the averages of the learner's weights into the translator's model.
+        adam.finalize_variable_values(translator.model.trainable_variables)
         record |= evaluate(translator, validation_pairs, "eval", num_beams, batch_size)
         history.append(record)
         print(", ".join(f"{name} {value:.4g}" for name, value in record.items()))
@@ -320,7 +323,7 @@ def fit(
 def averaging_adam(
     model: keras.Model, learning_rate: float, epoch_steps: float
 ) -> keras.optimizers.Adam:
-    """Compile a model with Adam that also averages the weights, over about two epochs."""
+    """Compile a model with Adam that clips gradients and averages weights over some two epochs."""
     momentum = 1 - 0.5 / max(1, epoch_steps)
     clipnorm = 1 / tf.distribute.get_strategy().num_replicas_in_sync  # of each device's share
     options = {"global_clipnorm": clipnorm, "use_ema": True, "ema_momentum": momentum}
@@ -344,7 +347,7 @@ def train_epoch(
     for variable in learner.variables:
         if "seed_generator" in variable.path:
             variable.assign(rng.integers(2**32, size=2, dtype=np.uint32))
-    loss = mean_loss(step, make_batches(data, batch_size, rng), f"Epoch {epoch}")
+    loss = run_steps(step, make_batches(data, batch_size, rng), f"Epoch {epoch}")
     return {"epoch": epoch, "train_loss": loss, "train_runtime": time.perf_counter() - start}
 
 
@@ -372,7 +375,7 @@ def encode_pairs(translator: Translator, pairs: Pairs) -> list[tf.RaggedTensor]:
         if not (source.overflowing or target.overflowing):
             rows.append((source.ids, target.ids))
     if not rows:
-        raise InputError("every pair is longer than --max_seq_length: give a higher one")
+        raise InputError("every pair is longer than the --max_seq_length of the training")
     return [tf.ragged.constant(side, tf.int32) for side in zip(*rows, strict=True)]
 
 
@@ -443,6 +446,7 @@ def summed_loss(
     """Return the cross-entropy of all real target tokens, in nats; the ids are (batch, length)."""
     encoder, decoder, projection = parts(model)
     state = encoder(source, training=training)
+    # Every token is predicted from the right ones before it: <sos> goes in, <eos> is wanted.
     output = decoder([*state, target[:, :-1]], training=training)[0]  # (batch, length, hidden)
     labels = target[:, 1:]
     real = labels != PAD
@@ -473,8 +477,8 @@ def cross_entropy(
     return -tf.math.log(right + 1e-30), gradient
 
 
-def mean_loss(step: Callable, batches: Iterable, title: str) -> float:
-    """Take a step on every batch; return the mean loss in nats per token."""
+def run_steps(step: Callable, batches: Iterable, title: str) -> float:
+    """Take a step on every batch, which learns or measures; return mean nats per token."""
     results = [step(*batch) for batch in tqdm(batches, title, disable=None, leave=False)]
     losses, tokens = zip(*results, strict=True)
     return float(np.average(losses, weights=tokens))
@@ -489,7 +493,7 @@ def evaluate(
 ) -> dict[str, float]:
     """Return loss in nats per token, perplexity, BLEU and chrF (both lower-cased) on pairs."""
     batches = make_batches(encode_pairs(translator, pairs), batch_size, np.random.default_rng(0))
-    loss = mean_loss(compile_step(translator.model), batches, "Measuring the loss")
+    loss = run_steps(compile_step(translator.model), batches, "Measuring the loss")
     metrics = {f"{prefix}_loss": loss, f"{prefix}_perplexity": float(np.exp(loss))}
     sources, targets = zip(*pairs, strict=True)
     translations = translate(translator, sources, num_beams, batch_size)
@@ -526,9 +530,8 @@ def compile_search(model: keras.Model, num_beams: int) -> Callable:
     """Compile beam search, greedy with one beam: source ids (batch, length) to target ids.
 
     These are (batch, at most twice the length), from the first word to <eos>. The loop over tokens
-    runs inside the graph and ends when every sentence has its <eos>. The beam of the highest log
-    probability per token wins, a length normalisation as in Wu et al. 2016
-    (https://arxiv.org/abs/1609.08144, equation 14) with alpha = 1. <unk> is never chosen.
+    runs inside the graph and ends when every sentence has its <eos>. The beam of the highest mean
+    log probability per token wins: by the sum short translations would. <unk> is never chosen.
     """
     encoder, decoder, projection = parts(model)
     classes = model.output.shape[-1]
@@ -568,10 +571,13 @@ def compile_search(model: keras.Model, num_beams: int) -> Callable:
 
 
 def draw_alignment(translator: Translator, text: str) -> Figure:
-    """Draw where the decoder looks in the source while it writes each token of its translation."""
+    """Draw where the decoder looks in the source while it writes each token of its translation.
+
+    Of a text that is longer than `max_seq_length` it is the first piece.
+    """
     encoder, decoder, _ = parts(translator.model)
-    source = translator.source_tokenizer.encode(text)
-    target = translator.target_tokenizer.encode(translate(translator, [text])[0])
+    [source] = encode(translator.source_tokenizer, [text])
+    [target] = encode(translator.target_tokenizer, translate(translator, [text]))
     given = [*encoder(tf.constant([source.ids])), tf.constant([target.ids[:-1]])]
     weights = tf.cast(decoder(given)[3][0], tf.float32)  # (target length - 1, source length)
     figure = Figure(figsize=(6, 5), layout="constrained")
@@ -613,7 +619,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.add_argument(f"--{name}", default=default, help=text, **how)
     parser.set_defaults(bf16=has_bf16())
     args = parser.parse_args(argv)
-    if not args.train_file:
+    if not (args.train_file or args.model_name_or_path):
         parser.set_defaults(**SAMPLE_RECIPE)
     if args.smoke:
         parser.set_defaults(**SMOKE)
@@ -653,7 +659,10 @@ def prepare_run(args: argparse.Namespace) -> str | None:
     if args.resume_from_checkpoint == "last":
         complete = sorted(Path(args.output_dir).glob(f"checkpoint-*/{VOCABULARY_FILE}"))
         return str(complete[-1].parent) if complete else None
-    return args.resume_from_checkpoint
+    checkpoint = args.resume_from_checkpoint
+    if checkpoint and Path(checkpoint).resolve().parent != Path(args.output_dir).resolve():
+        raise InputError(f"--resume_from_checkpoint {checkpoint} lies outside of --output_dir")
+    return checkpoint
 
 
 def choose_devices() -> tf.distribute.Strategy:
@@ -836,7 +845,7 @@ SMOKE = {
     "max_train_samples": 2000,
     "bf16": False,
 }
-SAMPLE_RECIPE = {"batch_size": 8, "num_train_epochs": 12, "dropout": 0.0}
+SAMPLE_RECIPE = {"batch_size": 8, "dropout": 0.0}
 SAMPLE_ROUNDS = 20  # an epoch goes so often through the pairs: enough for a validation after it
 SAMPLE_PAIRS = [
     ("Ein Hund läuft durch den Schnee.", "A dog runs through the snow."),

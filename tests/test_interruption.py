@@ -228,7 +228,7 @@ def test_an_lstm_checkpoint_that_is_being_removed_is_no_checkpoint(tmp_path, mon
 
     monkeypatch.setattr(script.shutil, "rmtree", killed)
     with pytest.raises(KeyboardInterrupt):
-        script.report({"train_loss": 1.0}, tmp_path, "model", True)
+        script.report_run({"train_loss": 1.0}, str(tmp_path), "--next")
     assert [path.name for path in checkpoint.iterdir()] == [
         script.MODEL_FILE
     ]  # `last` asks for the vocabulary

@@ -197,7 +197,7 @@ def test_loss_counts_every_real_token_once():
         tokens += len(row) - 1
     data = [tf.ragged.constant(side, tf.int32) for side in (ROWS, target)]
     batches = lstm.make_batches(data, 3, np.random.default_rng(0))
-    loss = lstm.mean_loss(lstm.compile_step(model), batches, "")
+    loss = lstm.run_steps(lstm.compile_step(model), batches, "")
     assert loss == pytest.approx(expected / tokens, abs=1e-4)
 
 
@@ -454,7 +454,7 @@ def test_odd_but_valid_files(text, rows, tmp_path):
 
 def test_functions_raise_input_errors(quick, tmp_path):
     translator = lstm.load_translator(quick)
-    with pytest.raises(lstm.InputError, match="longer than --max_seq_length"):
+    with pytest.raises(lstm.InputError, match="longer than the --max_seq_length"):
         lstm.encode_pairs(translator, [("a " * 200, "b")])
     with pytest.raises(lstm.InputError, match="line 2: found 1 columns"):
         lstm.read_pairs(write(tmp_path / "pairs.tsv", "eins\tone\nzwei\n"))
@@ -519,3 +519,17 @@ def test_second_epoch_on_real_pairs_is_better_than_the_first(real_data, tmp_path
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
     losses = [float(line.split("eval_loss ")[1].split(",")[0]) for line in lines]
     assert len(losses) == 2 and losses[1] < losses[0] < np.log(1000)
+
+
+def test_a_checkpoint_of_another_output_folder_is_refused(tmp_path):
+    """The best epoch may lie beside it, where the run would not find it."""
+    (tmp_path / "other" / "checkpoint-0001").mkdir(parents=True)
+    flags = ["--smoke", "--output_dir", str(tmp_path / "out")]
+    with pytest.raises(lstm.InputError, match="outside of --output_dir"):
+        lstm.main([*flags, "--resume_from_checkpoint", str(tmp_path / "other" / "checkpoint-0001")])
+
+
+def test_a_saved_model_translates_in_large_batches():
+    """Batches of 8 are for learning the built-in pairs."""
+    assert lstm.parse_arguments(["--smoke"]).batch_size == 8
+    assert lstm.parse_arguments(["--model_name_or_path", "x", "--text", "a"]).batch_size == 64

@@ -93,7 +93,7 @@ def train_script(options) -> float:
     adam = script.averaging_adam(model, args.learning_rate, 50)
     step = script.compile_step(model, adam, args.label_smoothing_factor)
     batches = read_batches(options.folder, "sorted")
-    speed = pairs_per_second(lambda some: script.mean_loss(step, some, ""), batches)
+    speed = pairs_per_second(lambda some: script.run_steps(step, some, ""), batches)
     script.save_translator(translator, Path(options.folder, "trained"))
     return speed
 
