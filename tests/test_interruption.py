@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -201,6 +202,18 @@ def test_full_disk_ends_in_one_line_and_leaves_the_earlier_result(name, whole_ru
         assert same(results(name, folder), expected)
 
 
+def kill_while_removing(checkpoint, monkeypatch):
+    """End the process at the moment at which it begins to remove this folder."""
+    remove = shutil.rmtree
+
+    def rmtree(folder, *arguments, **options):
+        if Path(folder) == checkpoint:
+            raise KeyboardInterrupt
+        remove(folder, *arguments, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+
+
 @pytest.mark.parametrize("name", ["bert_finetune", "gpt2_finetune", "t5_translator"])
 def test_a_checkpoint_that_is_being_removed_is_no_checkpoint(name, tmp_path, monkeypatch):
     script, checkpoint = load_script(name), tmp_path / "checkpoint-3"
@@ -208,10 +221,7 @@ def test_a_checkpoint_that_is_being_removed_is_no_checkpoint(name, tmp_path, mon
     (checkpoint / "trainer_state.json").write_text("{}\n")
     assert script.complete_checkpoints(str(tmp_path)) == [str(checkpoint)]
 
-    def killed(folder):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(script.shutil, "rmtree", killed)
+    kill_while_removing(checkpoint, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         script.report({"train_loss": 1.0}, str(tmp_path), "--next")
     assert checkpoint.is_dir() and script.complete_checkpoints(str(tmp_path)) == []
@@ -223,10 +233,7 @@ def test_an_lstm_checkpoint_that_is_being_removed_is_no_checkpoint(tmp_path, mon
     for name in (script.MODEL_FILE, script.VOCABULARY_FILE):
         (checkpoint / name).write_text("{}")
 
-    def killed(folder):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(script.shutil, "rmtree", killed)
+    kill_while_removing(checkpoint, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         script.report_run({"train_loss": 1.0}, str(tmp_path), "--next")
     assert [path.name for path in checkpoint.iterdir()] == [
