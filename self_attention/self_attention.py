@@ -55,13 +55,12 @@ def main(argv: list[str] | None = None) -> None:
         words = split_words(text)
         x = build_embeddings(words, args.embedding_dim, args.seed)  # (words, embedding_dim)
         options = {"num_heads": args.num_heads, "causal": args.causal}
-        output, weights = self_attention(x, w_query, w_key, w_value, **options)
+        _, weights = self_attention(x, w_query, w_key, w_value, **options)
         print_weights(text, words, weights, args.causal)
         sentences.append((words, weights))
     if args.plot:
         draw_weights(sentences, args.plot)
-        print(f"\nFiles:\n  {args.plot}")
-    print(f"\nNext:\n  python {sys.argv[0]} --num_heads 2 --plot attention.png")
+    print_files_and_next(args.plot)
 
 
 # Chinese characters and Japanese kana are written without spaces: each one stands for a word.
@@ -76,7 +75,7 @@ def split_words(text: str) -> list[str]:
     """
     visible = "".join(char if char.isprintable() else " " for char in normalize("NFC", text))
     inner, end = rf"[^\s{IDEOGRAPHS}]", rf"[^\s{IDEOGRAPHS}{PUNCTUATION}]"
-    return re.findall(f"[{IDEOGRAPHS}{PUNCTUATION}]|{end}(?:{inner}*{end})?", visible.strip())
+    return re.findall(f"[{IDEOGRAPHS}{PUNCTUATION}]|{end}(?:{inner}*{end})?", visible)
 
 
 def build_embeddings(words: Sequence[str], dim: int = 4, seed: int = 42) -> Array:
@@ -102,9 +101,7 @@ def softmax(scores: Array) -> Array:
     A score of -inf gets weight 0; a row of nothing else gets zeros.
     """
     highest = scores.max(axis=-1, keepdims=True, initial=np.finfo(scores.dtype).min)
-    weights = np.exp(
-        scores - highest
-    )  # taking the maximum off changes no weight: exp can't overflow
+    weights = np.exp(scores - highest)  # the same weights as of scores, but exp can't overflow
     total = weights.sum(axis=-1, keepdims=True)
     return weights / np.where(total == 0, 1, total)
 
@@ -250,8 +247,8 @@ def blockwise_attention(
     if mask is not None:
         mask = np.broadcast_to(mask, (*batch, queries, keys))  # a view: it costs nothing
     # |score| <= |query| |key| / sqrt(dim); up to 40, exp needs no maximum off: an eighth faster
-    largest = np.vecdot(query, query).max(initial=0) * np.vecdot(key, key).max(initial=0) / dim
-    small_scores = largest <= 40**2
+    squares = np.vecdot(query, query).max(initial=0) * np.vecdot(key, key).max(initial=0)
+    small_scores = squares / dim <= 40**2
     output = np.empty((*batch, queries, width), dtype)
 
     def work(tile: tuple[int, tuple[int, ...]]) -> None:
@@ -264,7 +261,7 @@ def blockwise_attention(
 
     starts = reversed(range(0, queries, TILE))  # causal: the last tiles take longest
     tiles = list(itertools.product(starts, np.ndindex(*batch)))
-    with ThreadPoolExecutor(num_threads or os.cpu_count()) as pool:  # NumPy lets threads compute
+    with ThreadPoolExecutor(num_threads or os.cpu_count()) as pool:  # NumPy lets them all compute
         list(pool.map(work, tiles))  # raises what was raised in a thread
     return output
 
@@ -374,6 +371,13 @@ def whole_files(output_dir: str | Path) -> Iterator[Path]:
                 os.replace(file, Path(output_dir, file.name))
     except OSError as error:
         raise InputError(f"cannot write {output_dir}: {error}") from error
+
+
+def print_files_and_next(plot: str | None) -> None:
+    """Print the file that was written, if any, and a command to go on with."""
+    if plot:
+        print(f"\nFiles:\n  {plot}")
+    print(f"\nNext:\n  python {sys.argv[0]} --num_heads 2 --plot attention.png")
 
 
 SAMPLE_TEXT = "The cat sat on the mat because the mat was warm."

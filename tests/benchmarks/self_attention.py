@@ -56,10 +56,14 @@ def measure(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
 
     def ours():
-        return script.blockwise_attention(*arrays, causal=options.causal, num_threads=options.threads)
+        return script.blockwise_attention(
+            *arrays, causal=options.causal, num_threads=options.threads
+        )
 
     def theirs():
-        return torch.nn.functional.scaled_dot_product_attention(*tensors, is_causal=options.causal).numpy()
+        return torch.nn.functional.scaled_dot_product_attention(
+            *tensors, is_causal=options.causal
+        ).numpy()
 
     difference = np.abs(ours() - theirs()).max()
     for function in (ours, theirs, ours, theirs):
@@ -67,10 +71,14 @@ def measure(options: argparse.Namespace) -> None:
     rounds = [(seconds(ours), seconds(theirs)) for _ in range(options.rounds)]
     ratios = sorted(theirs / ours for ours, theirs in rounds)
     for name, times in zip(("NumPy", "PyTorch"), zip(*rounds, strict=True), strict=True):
-        print(f"{name:>8}: median {1e3 * statistics.median(times):.1f} ms, best {1e3 * min(times):.1f} ms")
+        print(
+            f"{name:>8}: median {1e3 * statistics.median(times):.1f} ms, best {1e3 * min(times):.1f} ms"
+        )
     quarter = len(ratios) // 4
     print(f"   ratio: PyTorch / NumPy, median {statistics.median(ratios):.3f}", end=", ")
-    print(f"middle half {ratios[quarter]:.3f} to {ratios[-1 - quarter]:.3f}; largest difference {difference:.1e}")
+    print(
+        f"middle half {ratios[quarter]:.3f} to {ratios[-1 - quarter]:.3f}; largest difference {difference:.1e}"
+    )
     print_figures(
         {
             name: 1e3 * statistics.median(times)
@@ -81,10 +89,20 @@ def measure(options: argparse.Namespace) -> None:
 
 def main() -> None:
     """Run the measurement in a process of its own for each environment."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for flag, default in {"heads": 8, "tokens": 2048, "dim": 64, "rounds": 41, "threads": os.cpu_count()}.items():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for flag, default in {
+        "heads": 8,
+        "tokens": 2048,
+        "dim": 64,
+        "rounds": 41,
+        "threads": os.cpu_count(),
+    }.items():
         parser.add_argument(f"--{flag}", type=int, default=default)
-    parser.add_argument("--scale", type=float, default=1.0, help="of the queries: 20 leaves the fast way")
+    parser.add_argument(
+        "--scale", type=float, default=1.0, help="of the queries: at 20 a maximum must be taken off"
+    )
     parser.add_argument("--causal", action="store_true")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -93,11 +111,15 @@ def main() -> None:
         return
     settings = {name: value for name, value in os.environ.items() if name.startswith("OPENBLAS_")}
     bare = {name: value for name, value in os.environ.items() if name not in settings}
-    environments = {json.dumps(settings): {**bare, **settings}, "{}": bare} if settings else {"{}": bare}
+    environments = (
+        {json.dumps(settings): {**bare, **settings}, "{}": bare} if settings else {"{}": bare}
+    )
     what = f"{options.heads} heads x {options.tokens} x {options.dim}, float32{', causal' * options.causal}"
     for name, environment in environments.items():
         print(f"{what}, {options.threads} threads, OPENBLAS_* settings {name}:", flush=True)
-        subprocess.run([sys.executable, __file__, *sys.argv[1:], "--inside"], env=environment, check=True)
+        subprocess.run(
+            [sys.executable, __file__, *sys.argv[1:], "--inside"], env=environment, check=True
+        )
         environment = {**environment, "PYTHONPATH": sys.path[0]}
         subprocess.run([sys.executable, "-c", PEAK_MEMORY], env=environment, check=True)
 
