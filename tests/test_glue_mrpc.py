@@ -754,3 +754,21 @@ def test_without_network_the_default_run_ends_in_one_line(run_alone, tmp_path):
     )
     assert process.stdout == ""
     assert not (tmp_path / "alone" / "outputs").exists()
+
+
+def test_plain_values_that_are_no_pairs_raise_an_exception(script):
+    for pairs, message in (
+        ([("a", " ", 1)], "row 1: a sentence is blank"),
+        ([("a", "b", 1), ("a", "b", 3)], "row 2: found the label 3"),
+        ([], "no rows"),
+    ):
+        with pytest.raises(script.InputError, match=message):
+            script.as_dataset(pairs)
+
+
+def test_several_processes_tokenize_to_the_same_tensors(script, tmp_path):
+    one = run(script, tmp_path / "one", "--smoke")
+    two = run(script, tmp_path / "two", "--smoke", "--preprocessing_num_workers", "2")
+    assert one.keys() == two.keys()
+    for split, tensors in one.items():
+        assert all(torch.equal(tensors[key], two[split][key]) for key in KEYS)

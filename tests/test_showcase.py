@@ -33,6 +33,7 @@ SHARED += (
     "LOADING_ERRORS",
     "refuse_remote_code",
     "check_vocabulary",
+    "check_length",
 )
 SHARED += ("complete_checkpoints", "whole_files", "report", "read_lines", "read_pairs")
 PACKAGE_OF_IMPORT = {"sklearn": "scikit-learn"}
