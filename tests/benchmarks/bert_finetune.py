@@ -54,7 +54,7 @@ def trainer_of(side: str, options, tables: dict, folder: str) -> Trainer:
     _, training_args = script.parse_arguments(["--output_dir", folder, *flags.split()])
     set_seed(0)
     tokenizer, model = script.pretrained(options.model, script.class_names(tables["train"]))
-    datasets = script.build_datasets(tables, tokenizer, model.config, 128)
+    datasets = script.build_datasets(tables, tokenizer, model.config.label2id, 128)
     if side == "ours":
         script.keep_freed_memory()
         return script.build_trainer(model, tokenizer, training_args, datasets)
