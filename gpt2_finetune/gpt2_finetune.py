@@ -183,6 +183,37 @@ def tokenize_pieces(pieces: list[str], tokenizer: PreTrainedTokenizerBase) -> li
     return tokenizer(pieces, **options)["input_ids"]
 
 
+# Up to 32,768 characters: what is left of the text, else a part that ends between two words (after
+# a letter that a space and a letter follow) or, in text without such a place, anywhere.
+PIECE = re.compile(r".{1,32768}(?:\Z|(?<=[^\W\d_])(?= [^\W\d_]))|.{32768}", re.DOTALL)
+
+
+def read_pieces(path: str, label: str) -> Iterator[list[str]]:
+    """Yield a UTF-8 text in lists of pieces, in constant memory; joined, they are the text.
+
+    Between two words a token ends in every tokenizer that keeps words apart: the ids of the pieces
+    are those of the whole text. A byte order mark is left out and line ends become a newline.
+    """
+    options = {"desc": label, "unit": "B", "unit_scale": True, "disable": None, "leave": False}
+    with open(path, encoding="utf-8-sig") as file, tqdm(**options) as bar:
+        bar.total = os.path.getsize(path)
+        text = ""
+        try:
+            while part := file.read(2**19):
+                if "\0" in part:
+                    raise InputError(f"{path}: NUL bytes are no text: save the file as UTF-8")
+                *pieces, text = PIECE.findall(text + part)
+                bar.update(file.buffer.tell() - bar.n)
+                if pieces:
+                    yield pieces
+        except UnicodeDecodeError as error:
+            byte = file.buffer.tell() - len(error.object) + error.start
+            raise InputError(f"{path}, byte {byte}: not UTF-8: save the file as UTF-8") from error
+        except OSError as error:  # unlike that of opening it does not name the file
+            raise InputError(f"cannot read {path}: {error.strerror}") from error
+    yield [text]
+
+
 def choose_files(
     args: ScriptArguments, training_args: FineTuningArguments, folder: str
 ) -> dict[str, str]:
@@ -458,37 +489,6 @@ def keep_freed_memory() -> None:
     if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
         ctypes.CDLL(None).mallopt(-4, 0)  # M_MMAP_MAX: no mapping of their own for large tensors
         ctypes.CDLL(None).mallopt(-1, -1)  # M_TRIM_THRESHOLD: nothing given back
-
-
-# Up to 32,768 characters: what is left of the text, else a part that ends between two words (after
-# a letter that a space and a letter follow) or, in text without such a place, anywhere.
-PIECE = re.compile(r".{1,32768}(?:\Z|(?<=[^\W\d_])(?= [^\W\d_]))|.{32768}", re.DOTALL)
-
-
-def read_pieces(path: str, label: str) -> Iterator[list[str]]:
-    """Yield a UTF-8 text in lists of pieces, in constant memory; joined, they are the text.
-
-    Between two words a token ends in every tokenizer that keeps words apart: the ids of the pieces
-    are those of the whole text. A byte order mark is left out and line ends become a newline.
-    """
-    options = {"desc": label, "unit": "B", "unit_scale": True, "disable": None, "leave": False}
-    with open(path, encoding="utf-8-sig") as file, tqdm(**options) as bar:
-        bar.total = os.path.getsize(path)
-        text = ""
-        try:
-            while part := file.read(2**19):
-                if "\0" in part:
-                    raise InputError(f"{path}: NUL bytes are no text: save the file as UTF-8")
-                *pieces, text = PIECE.findall(text + part)
-                bar.update(file.buffer.tell() - bar.n)
-                if pieces:
-                    yield pieces
-        except UnicodeDecodeError as error:
-            byte = file.buffer.tell() - len(error.object) + error.start
-            raise InputError(f"{path}, byte {byte}: not UTF-8: save the file as UTF-8") from error
-        except OSError as error:  # unlike that of opening it does not name the file
-            raise InputError(f"cannot read {path}: {error.strerror}") from error
-    yield [text]
 
 
 def digest(path: str, tokenizer: PreTrainedTokenizerBase) -> str:

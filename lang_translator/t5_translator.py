@@ -125,9 +125,9 @@ def main(argv: list[str] | None = None) -> None:
     if training_args.do_train:
         metrics |= evaluate(data.get("validation", data["train"][:20]), model, tokenizer, **options)
     if args.output_file:
-        metrics |= translate_file(args, options, training_args, model, tokenizer)
+        metrics |= translate_file(args, training_args, model, tokenizer, **options)
     elif args.input_file:
-        translate_to_screen(args.input_file, options, model, tokenizer)
+        translate_to_screen(args.input_file, model, tokenizer, **options)
     elif args.text:
         demonstrate(args.text, model, tokenizer, **options)
     if metrics and training_args.process_index == 0:  # of several processes one reports
@@ -404,6 +404,62 @@ def demonstrate(
         print(f"{target_lang}: {translation}\n")
 
 
+def windows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yield WINDOW_LINES lines at a time, with the number of the first: memory stays flat."""
+    lines, first_line = iter(lines), 1
+    while window := list(islice(lines, WINDOW_LINES)):
+        yield first_line, window
+        first_line += len(window)
+
+
+def translate_to_screen(
+    path: str,
+    model: T5ForConditionalGeneration,
+    tokenizer: T5Tokenizer,
+    **options: object,
+) -> None:
+    """Translate a file or a pipe (`-`) window by window to standard output."""
+    sys.stdout.flush()  # what a training has printed comes first
+    for first_line, texts in windows(read_lines(path)):
+        translations = translate(texts, model, tokenizer, first_line=first_line, **options)
+        with open(1, "wb", closefd=False) as screen:
+            screen.write(as_lines(translations))
+
+
+def translate_file(
+    args: ScriptArguments,
+    training_args: FineTuningArguments,
+    model: T5ForConditionalGeneration,
+    tokenizer: T5Tokenizer,
+    **options: object,
+) -> dict[str, float]:
+    """Translate into `output_file`, which appears when it is complete; return its scores.
+
+    Until then finished windows wait in a hidden folder, and a resumed run does not translate
+    them again. Several processes take turns.
+    """
+    references = list(read_lines(args.reference_file)) if args.reference_file else None
+    folder, files = partial_folder(args, options, model), []
+    for first_line, texts in windows(args.text or read_lines(args.input_file)):
+        files.append(folder / f"{first_line:012}.txt")
+        turn = len(files) % training_args.world_size == training_args.process_index
+        finished = training_args.resume_from_checkpoint and files[-1].exists()
+        if turn and not finished:
+            translations = translate(texts, model, tokenizer, first_line=first_line, **options)
+            with whole_files(folder) as whole:
+                (whole / files[-1].name).write_bytes(as_lines(translations))
+    if training_args.world_size > 1:
+        PartialState().wait_for_everyone()
+    if training_args.process_index > 0:
+        return {}
+    output = Path(args.output_file)
+    with whole_files(output.parent) as whole, open(whole / output.name, "wb") as joined:
+        for file in files:
+            joined.write(file.read_bytes())
+    shutil.rmtree(folder, ignore_errors=True)
+    return {} if references is None else score(list(read_lines(output)), references)
+
+
 # Plumbing: nothing below is about T5 --------------------------------------------------------------
 
 
@@ -551,56 +607,9 @@ def read_lines(path: str) -> Iterator[str]:
             yield text.rstrip("\r\n")
 
 
-def windows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield WINDOW_LINES lines at a time, with the number of the first: memory stays flat."""
-    lines, first_line = iter(lines), 1
-    while window := list(islice(lines, WINDOW_LINES)):
-        yield first_line, window
-        first_line += len(window)
-
-
 def as_lines(texts: list[str]) -> bytes:
     """Return texts as lines of UTF-8, whatever the encoding and line end of this system."""
     return "".join(f"{text}\n" for text in texts).encode()
-
-
-def translate_to_screen(path: str, options: dict, model, tokenizer) -> None:
-    """Translate a file or a pipe window by window to standard output."""
-    sys.stdout.flush()  # what a training has printed comes first
-    for first_line, texts in windows(read_lines(path)):
-        translations = translate(texts, model, tokenizer, first_line=first_line, **options)
-        with open(1, "wb", closefd=False) as screen:
-            screen.write(as_lines(translations))
-
-
-def translate_file(
-    args: ScriptArguments, options: dict, training_args: FineTuningArguments, model, tokenizer
-) -> dict[str, float]:
-    """Translate into `output_file`, which appears when it is complete; return its scores.
-
-    Until then finished windows wait in a hidden folder, and a resumed run does not translate
-    them again. Several processes take turns.
-    """
-    references = list(read_lines(args.reference_file)) if args.reference_file else None
-    folder, files = partial_folder(args, options, model), []
-    for first_line, texts in windows(args.text or read_lines(args.input_file)):
-        files.append(folder / f"{first_line:012}.txt")
-        turn = len(files) % training_args.world_size == training_args.process_index
-        finished = training_args.resume_from_checkpoint and files[-1].exists()
-        if turn and not finished:
-            translations = translate(texts, model, tokenizer, first_line=first_line, **options)
-            with whole_files(folder) as whole:
-                (whole / files[-1].name).write_bytes(as_lines(translations))
-    if training_args.world_size > 1:
-        PartialState().wait_for_everyone()
-    if training_args.process_index > 0:
-        return {}
-    output = Path(args.output_file)
-    with whole_files(output.parent) as whole, open(whole / output.name, "wb") as joined:
-        for file in files:
-            joined.write(file.read_bytes())
-    shutil.rmtree(folder, ignore_errors=True)
-    return {} if references is None else score(list(read_lines(output)), references)
 
 
 def partial_folder(args: ScriptArguments, options: dict, model: torch.nn.Module) -> Path:
