@@ -384,6 +384,9 @@ def test_class_names_follow_the_numbers_whatever_their_order(tokenizer, tmp_path
         model.classifier.bias.copy_(torch.tensor([0.0, 5.0]))
     for part in (model, tokenizer):
         part.save_pretrained(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    config["id2label"] = {"1": "good", "0": "bad"}  # saving has sorted them
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
     rows = write(tmp_path / "rows.csv", "text,label\ngood film,good\nno film,bad\n")
     flags = [
         "--do_eval",
