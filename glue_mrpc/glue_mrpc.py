@@ -39,6 +39,7 @@ import numpy as np
 import torch
 from datasets import Dataset, DatasetDict, disable_progress_bars
 from datasets.exceptions import DatasetsError
+from datasets.fingerprint import generate_random_fingerprint
 from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from matplotlib.figure import Figure
@@ -82,10 +83,10 @@ def main(argv: list[str] | None = None) -> None:
         tokenizer = pretrained_tokenizer(args.model_name_or_path, args.max_seq_length)
     show_tokens(tokenizer, random.Random(args.seed).choice(first_split))
     workers = args.preprocessing_num_workers
-    tokenized = tokenize_pairs(splits, tokenizer, args.max_seq_length, workers)
     tensors, lengths, figures = {}, {}, {}
-    for name, split in tokenized.items():
-        batches = collate(split, tokenizer, args.batch_size)
+    for name, split in splits.items():
+        tokenized = tokenize_pairs(split, tokenizer, args.max_seq_length, workers)
+        batches = collate(tokenized, tokenizer, args.batch_size)
         tensors[name] = join(batches, tokenizer)
         show_shapes(f"{name}, first of {len(batches)} batches", batches[0])
         show_shapes(f"{name}, joined", tensors[name])
@@ -215,11 +216,11 @@ def show_tokens(tokenizer: BertTokenizer, pair: dict[str, str]) -> None:
 
 
 def tokenize_pairs(
-    splits: DatasetDict | Dataset,
+    split: Dataset,
     tokenizer: BertTokenizer,
     max_seq_length: int = 128,
     num_proc: int | None = None,
-) -> DatasetDict | Dataset:
+) -> Dataset:
     """Tokenize pairs as `[CLS] sentence1 [SEP] sentence2 [SEP]`, not padded.
 
     The columns sentence1 and sentence2 give way to input_ids, token_type_ids and attention_mask,
@@ -230,8 +231,10 @@ def tokenize_pairs(
         pairs = (rows["sentence1"], rows["sentence2"])
         return tokenizer(*pairs, truncation=True, max_length=max_seq_length)
 
+    # The library would make the fingerprint by pickling the tokenizer, and lose a Ctrl-C meanwhile.
+    options = {"num_proc": num_proc, "new_fingerprint": generate_random_fingerprint()}
     sentences = ["sentence1", "sentence2"]
-    return splits.map(tokenize, batched=True, remove_columns=sentences, num_proc=num_proc)
+    return split.map(tokenize, batched=True, remove_columns=sentences, **options)
 
 
 def collate(split: Dataset, tokenizer: BertTokenizer, batch_size: int = 32) -> list[BatchEncoding]:

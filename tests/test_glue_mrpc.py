@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import SCRIPTS, load_script
 from datasets import Dataset
+from datasets.fingerprint import Hasher
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import BertTokenizer
@@ -417,7 +418,7 @@ def test_batches_are_padded_one_by_one_then_joined(script, tokenizer, tmp_path, 
     output = capsys.readouterr().out
     shapes = "input_ids (2, 34), token_type_ids (2, 34), attention_mask (2, 34), labels (2,)"
     assert f"train, first of 3 batches: {shapes}" in output
-    split = script.tokenize_pairs(script.load_splits(str(data)), tokenizer)["train"]
+    split = script.tokenize_pairs(script.load_splits(str(data))["train"], tokenizer)
     batches = script.collate(split, tokenizer, batch_size=2)
     assert [tuple(batch["input_ids"].shape) for batch in batches] == [(2, 34), (2, 22), (1, 10)]
     assert saved["attention_mask"].sum(1).tolist() == lengths
@@ -501,8 +502,16 @@ def test_tokenizing_writes_nothing(script, tokenizer, tmp_path, monkeypatch):
     """`Dataset.map` caches what it makes of files; here everything stays in memory."""
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     splits = script.load_splits(str(save_glue(tmp_path / "glue", train=TRAIN)))
-    assert script.tokenize_pairs(splits, tokenizer)["train"].cache_files == []
+    assert script.tokenize_pairs(splits["train"], tokenizer).cache_files == []
     assert not (tmp_path / "hf").exists()
+
+
+def test_an_interrupt_while_tokenizing_is_not_lost(script, tokenizer, monkeypatch):
+    """The library pickles what it maps with, and takes an interrupt meanwhile for a failure."""
+    pickled = []
+    monkeypatch.setattr(Hasher, "hash", lambda *value: pickled.append(value[-1]) or "0")
+    assert len(script.tokenize_pairs(script.as_dataset([("the cat", "a mat", 1)]), tokenizer)) == 1
+    assert not any(callable(value) for value in pickled)
 
 
 def test_picture_is_a_small_png(script, tmp_path):
