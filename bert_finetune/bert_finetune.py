@@ -28,6 +28,7 @@ parsing flags and reporting come last, under "Plumbing".
 import argparse
 import csv
 import ctypes
+import difflib
 import json
 import os
 import re
@@ -36,26 +37,43 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
+import huggingface_hub
 import numpy as np
 import pandas as pd
 import torch
 import transformers
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    StrictDataclassError,
+)
+from huggingface_hub.utils import enable_progress_bars
 from matplotlib.figure import Figure
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from sklearn.metrics import ConfusionMatrixDisplay, accuracy_score, classification_report, f1_score
 from torch.nn.functional import pad
 from torch.utils.data import Dataset, Sampler, Subset, default_collate
 from tqdm import trange
-from transformers import BertConfig, BertForSequenceClassification, BertTokenizer, Trainer
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertTokenizer,
+    PreTrainedModel,
+    Trainer,
+)
 from transformers.hf_argparser import HfArg
+from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 
@@ -83,11 +101,13 @@ class FineTuningArguments(transformers.TrainingArguments):
     output_dir: str = "outputs/bert_finetune"
     per_device_train_batch_size: int = 32
     per_device_eval_batch_size: int = 64
-    learning_rate: float = 1e-4
+    learning_rate: float = 5e-5
     warmup_steps: float = 0.1
     logging_steps: float = 0.05
     save_strategy: str = "epoch"
     save_total_limit: int = 1
+    eval_strategy: str = "epoch"
+    load_best_model_at_end: bool = True
     metric_for_best_model: str = "accuracy"
     train_sampling_strategy: str = "group_by_length"
 
@@ -167,6 +187,7 @@ class TextClassificationDataset(Dataset):
             rows = slice(start, start + 1000)
             pairs = None if text_pairs is None else list(text_pairs[rows])
             options = {"truncation": True, "max_length": max_seq_length}
+            options["split_special_tokens"] = True  # "[SEP]" in a text is text
             encoded = tokenizer(list(texts[rows]), pairs, **options)
             self.input_ids += [np.array(ids, np.int32) for ids in encoded["input_ids"]]
             self.token_type_ids += [np.array(ids, np.int8) for ids in encoded["token_type_ids"]]
@@ -189,24 +210,32 @@ class TextClassificationDataset(Dataset):
         return item
 
 
+NOT_LABELLED = {"", "-1"}  # in test files
+
+
 def build_datasets(
     tables: dict[str, pd.DataFrame], tokenizer: BertTokenizer, label2id: dict, max_seq_length: int
 ) -> dict[str, TextClassificationDataset]:
     """Return the dataset of each table; its columns are `text` and, if given, `text_pair`, `label`.
 
-    Raises InputError if a row has a label that is not in `label2id`.
+    It has labels if every row has one. Test rows may lack them: blank, or -1 where no class has
+    that name. Raises InputError if a row has a label that is not in `label2id`.
     """
     datasets = {}
     for split, table in tables.items():
-        unknown = set(table.get("label", [])) - set(label2id)
+        labels = list(table.get("label", []))
+        unknown = set(labels) - set(label2id)
+        if split == "test":
+            unknown -= NOT_LABELLED
         if unknown:
             known = f"the model knows {list(label2id)}"
             raise InputError(f"{split} rows: unknown labels {sorted(unknown)}: {known}")
+        numbers = [label2id.get(label) for label in labels]
         datasets[split] = TextClassificationDataset(
             table["text"],
             tokenizer,
             text_pairs=table.get("text_pair"),
-            labels=[label2id[label] for label in table["label"]] if "label" in table else None,
+            labels=numbers if numbers and None not in numbers else None,
             max_seq_length=max_seq_length,
         )
     return datasets
@@ -221,10 +250,15 @@ def cut_padding(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]
 
 
 def class_names(table: pd.DataFrame | None) -> list[str] | None:
-    """Return the labels of the training rows, sorted; without rows the model keeps its classes."""
+    """Return the labels of the training rows, sorted, numbers by their size.
+
+    Without rows the model keeps its classes.
+    """
     if table is None:
         return None
     classes = sorted(table["label"].unique())
+    if all(re.fullmatch(r"-?\d+", label) for label in classes):
+        classes.sort(key=int)
     if len(classes) < 2:
         raise InputError(f"every training row has the label {classes[0]!r}: give two classes")
     return classes
@@ -237,16 +271,15 @@ def pretrained(
 
     Without classes it keeps its own, and must have been fine-tuned. Raises InputError.
     """
-    folder = fetch(name)
+    folder = fetch(name, ["bert"])
     try:
         refuse_remote_code(folder)
-        config = transformers.AutoConfig.from_pretrained(folder)
-        if config.model_type != "bert":
-            raise InputError(f"{name} is a {config.model_type} model: this script is for BERT")
-        if classes is None and "BertForSequenceClassification" not in (config.architectures or []):
-            raise InputError(f"{name} has no trained classification head: train it first")
-        if classes is not None and set(classes) != set(config.label2id):
-            set_classes(config, classes)
+        config = BertConfig.from_pretrained(folder)
+        own_classes = [str(label) for _, label in sorted(config.id2label.items())]
+        if classes is None and not has_trained_head(config):
+            raise InputError(f"{name} has no head that is trained for one class of several")
+        same = classes is None or set(classes) == set(own_classes)
+        set_classes(config, own_classes if same else classes)
         tokenizer = BertTokenizer.from_pretrained(folder)
         options = {"dtype": torch.float32, "use_safetensors": True, "ignore_mismatched_sizes": True}
         model, loading = BertForSequenceClassification.from_pretrained(
@@ -262,10 +295,17 @@ def pretrained(
     return tokenizer, model
 
 
+def has_trained_head(config: BertConfig) -> bool:
+    """Return whether a checkpoint has learned to choose one class of several."""
+    trained = "BertForSequenceClassification" in (config.architectures or [])
+    return trained and config.problem_type in (None, "single_label_classification")
+
+
 def set_classes(config: BertConfig, classes: list[str]) -> None:
     """Give the configuration an output per class."""
     config.id2label = dict(enumerate(classes))
     config.label2id = {name: number for number, name in config.id2label.items()}
+    config.problem_type = "single_label_classification"
 
 
 def tiny(
@@ -273,11 +313,18 @@ def tiny(
 ) -> tuple[BertTokenizer, BertForSequenceClassification]:
     """For --smoke: a vocabulary of the table's words, and a small BERT to train on them."""
     torch.set_num_threads(1)  # so small a model gains nothing from more
-    texts = table.drop(columns="label").to_numpy().ravel()
-    words = Counter(re.findall(r"\w+|[^\w\s]", " ".join(texts).lower()))
-    vocabulary = BertTokenizer().get_vocab()  # [PAD], [UNK], [CLS], [SEP] and [MASK]
-    for word, _ in words.most_common(5000):
-        vocabulary[word] = len(vocabulary)
+    texts = table.drop(columns="label").to_numpy().ravel()[:20_000]
+    blank = BertTokenizer()
+    text = blank.backend_tokenizer.normalizer.normalize_str(" ".join(texts))
+    words = Counter(
+        word for word, _ in blank.backend_tokenizer.pre_tokenizer.pre_tokenize_str(text)
+    )
+    letters = sorted(set(text) - {" "})  # of them rare words are composed
+    pieces = [word for word, _ in words.most_common(5000)] + letters
+    pieces += [f"##{letter}" for letter in letters]
+    vocabulary = blank.get_vocab()  # [PAD], [UNK], [CLS], [SEP] and [MASK]
+    for piece in pieces:
+        vocabulary.setdefault(piece, len(vocabulary))
     config = BertConfig(
         vocab_size=len(vocabulary), max_position_embeddings=max_seq_length, **TINY_SIZE
     )
@@ -291,20 +338,11 @@ def build_trainer(
     training_args: transformers.TrainingArguments,
     datasets: dict[str, TextClassificationDataset],
 ) -> Trainer:
-    """Return the trainer of `train`; with `validation` it evaluates and keeps the best epoch.
-
-    It changes `training_args` to that end, where they do not say when to evaluate.
-    """
+    """Return the trainer of `train`; without `validation` it keeps the last epoch, not the best."""
     validation = datasets.get("validation")
     if validation is None:
         training_args.eval_strategy = "no"
-    elif training_args.eval_strategy == "no":
-        training_args.eval_strategy = training_args.save_strategy
-        training_args.eval_steps = training_args.save_steps
-        training_args.load_best_model_at_end = training_args.save_strategy != "no"
-        metric = training_args.metric_for_best_model or "accuracy"
-        training_args.metric_for_best_model = metric
-        training_args.greater_is_better = not metric.endswith("loss")
+        training_args.load_best_model_at_end = False
     # The model's loss is a mean: the trainer must divide by accumulated steps and processes.
     model.accepts_loss_kwargs = False
     return LengthGroupedTrainer(
@@ -329,7 +367,8 @@ class LengthGroupedTrainer(Trainer):
         if args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
         rows_per_step = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
-        return ShuffledBatchesSampler(rows_per_step, self.train_dataset.lengths.tolist(), args.seed)
+        seed = args.seed if args.data_seed is None else args.data_seed
+        return ShuffledBatchesSampler(rows_per_step, self.train_dataset.lengths.tolist(), seed)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> None:
         return None
@@ -373,6 +412,11 @@ def accuracy_and_f1(output: transformers.EvalPrediction) -> dict[str, float]:
 def train(trainer: Trainer) -> dict[str, float]:
     """Train, from a checkpoint if asked to, and save model and tokenizer; return the metrics."""
     checkpoint = trainer.args.resume_from_checkpoint
+    if checkpoint:
+        check_same_model(checkpoint, trainer.model)
+    # Under the model's own names, not those of older checkpoints: the trainer loads no others.
+    save = trainer.model.save_pretrained
+    trainer.model.save_pretrained = partial(save, save_original_format=False)
     metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
     with whole_files(trainer.args.output_dir) as folder:
         trainer.save_model(folder)
@@ -385,17 +429,24 @@ def train(trainer: Trainer) -> dict[str, float]:
 def evaluate(
     trainer: Trainer, dataset: TextClassificationDataset, texts: Sequence[str]
 ) -> dict[str, float]:
-    """Print a table per class and a few predictions, draw the confusion matrix; return metrics."""
+    """Show a table per class and a few predictions, draw the confusion matrix; return the metrics.
+
+    The table of more than 50 classes goes to a file instead of the screen.
+    """
     probabilities, metrics = predict(trainer, dataset, "eval")
     id2label = trainer.model.config.id2label
     classes = np.array([id2label[number] for number in range(len(id2label))])
     labels, predicted = classes[dataset.labels.numpy()], classes[probabilities.argmax(-1)]
-    print(classification_report(labels, predicted, labels=classes, zero_division=0))
-    for text, label, row in zip(texts[:12], predicted, probabilities, strict=False):
-        print(f"  {label} {row.max():.3f}  {text:.90}")
+    table = classification_report(labels, predicted, labels=classes, zero_division=0)
     with whole_files(trainer.args.output_dir) as folder:
         figure = draw_confusion_matrix(labels, predicted, classes)
         figure.savefig(folder / "confusion_matrix.png", dpi=120)
+        if len(classes) > 50:
+            (folder / "classification_report.txt").write_text(table, encoding="utf-8")
+            table = "The table of all classes is in classification_report.txt"
+    print(table)
+    for text, label, row in zip(texts[:12], predicted, probabilities, strict=False):
+        print(f"  {label} {row.max():.3f}  {text:.90}")
     return metrics
 
 
@@ -416,13 +467,29 @@ def write_predictions(
     """Write predictions.tsv, a row per row of the table; return the metrics."""
     probabilities, metrics = predict(trainer, dataset)
     id2label = trainer.model.config.id2label
-    predictions = table.filter(["text", "text_pair"]).replace(r"[\t\r\n]", " ", regex=True)
+    predictions = table.filter(["text", "text_pair"])
     predictions["label"] = [id2label[number] for number in probabilities.argmax(-1)]
+    predictions = predictions.replace(r"[\t\r\n]", " ", regex=True)
     predictions["probability"] = probabilities.max(-1).round(6)
+    if "label" in table and dataset.labels is None:
+        metrics |= score_labelled(probabilities, table["label"], trainer.model.config.label2id)
     with whole_files(trainer.args.output_dir) as folder:
         file = folder / "predictions.tsv"
         predictions.to_csv(file, sep="\t", index=False, quoting=csv.QUOTE_NONE)
     return metrics
+
+
+def score_labelled(
+    probabilities: np.ndarray, labels: pd.Series, label2id: dict[str, int]
+) -> dict[str, float]:
+    """Return the test metrics over the rows that have a label, where others have none."""
+    labelled = labels.isin(label2id).to_numpy()
+    print(f"{labelled.sum():,} of {len(labels):,} test rows have a label")
+    if not labelled.any():
+        return {}
+    numbers = labels[labelled].map(label2id).to_numpy()
+    metrics = accuracy_and_f1(transformers.EvalPrediction(probabilities[labelled], numbers))
+    return {f"test_{name}": value for name, value in metrics.items()}
 
 
 # Plumbing: nothing below is about BERT ------------------------------------------------------------
@@ -443,16 +510,15 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 
 def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, FineTuningArguments]:
     """Parse and check the command line; bad usage raises InputError."""
-    argv = sys.argv[1:] if argv is None else argv
     args, training_args = parse(argv, ScriptArguments, FineTuningArguments)
     check_positive(args, "max_seq_length", "max_train_samples")
-    if not any(flag.startswith("--do_") for flag in argv):  # --eval_strategy has set do_eval
-        training_args.do_eval = False
+    check_metric(training_args, "accuracy", "f1_macro", "loss")
     return args, training_args
 
 
-def parse(argv: list[str], *dataclasses: type) -> tuple:
-    """Parse flags into dataclasses, with defaults for this machine and for --smoke."""
+def parse(argv: list[str] | None, *dataclasses: type) -> tuple:
+    """Parse flags into dataclasses, with defaults for this machine, for --smoke and for others."""
+    argv = sys.argv[1:] if argv is None else argv
     parser = transformers.HfArgumentParser(dataclasses, description=__doc__, allow_abbrev=False)
     parser.formatter_class, parser.error = HelpFormatter, refuse
     gpu, cpu = torch.accelerator.is_available(), torch.cpu.get_capabilities()
@@ -462,10 +528,32 @@ def parse(argv: list[str], *dataclasses: type) -> tuple:
     known, _ = parser.parse_known_args(argv)
     parser.set_defaults(bf16=bf16 and not known.fp16)
     parser.set_defaults(**SMOKE if known.smoke else {})
+    evaluate_when_saving(parser, argv)
     try:
-        return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+        parsed = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
     except ValueError as error:
         refuse(str(error))
+    parsed[-1].do_eval = known.do_eval  # the library sets it when it sees --eval_strategy
+    return parsed
+
+
+def evaluate_when_saving(parser: argparse.ArgumentParser, argv: list[str]) -> None:
+    """Let evaluation follow saving, or saving an explicit --eval_strategy: so the best is kept."""
+    known, _ = parser.parse_known_args(argv)
+    if known.eval_strategy == "no":
+        parser.set_defaults(load_best_model_at_end=False)
+    elif known.eval_strategy != parser.get_default("eval_strategy"):
+        steps = known.eval_steps or known.logging_steps
+        parser.set_defaults(save_strategy=known.eval_strategy, save_steps=steps)
+    elif known.save_strategy != "best":
+        parser.set_defaults(eval_strategy=known.save_strategy, eval_steps=known.save_steps)
+
+
+def check_metric(args: transformers.TrainingArguments, *names: str) -> None:
+    """Raise InputError if the best model is to be chosen by a metric that nobody computes."""
+    metric = args.metric_for_best_model or "loss"
+    if metric.removeprefix("eval_") not in names:
+        raise InputError(f"--metric_for_best_model {metric}: give one of {', '.join(names)}")
 
 
 def check_positive(args: object, *names: str) -> None:
@@ -479,16 +567,26 @@ def check_positive(args: object, *names: str) -> None:
 def prepare(args: transformers.TrainingArguments) -> None:
     """Check the trainer's flags before any work is done, and set up this process."""
     check_positive(args, "per_device_train_batch_size", "learning_rate", "num_train_epochs")
+    if not 0 <= args.seed < 2**32:
+        raise InputError(f"--seed {args.seed}: give a number from 0 to {2**32 - 1}")
     checkpoint = args.resume_from_checkpoint
     if checkpoint == "last":
         args.resume_from_checkpoint = next(reversed(complete_checkpoints(args.output_dir)), None)
     elif checkpoint and not Path(checkpoint, "trainer_state.json").exists():
         raise InputError(f"--resume_from_checkpoint {checkpoint}: no complete checkpoint there")
+    try:
+        for callback in get_reporting_integration_callbacks(args.report_to):
+            callback()
+    except (ImportError, RuntimeError, ValueError) as error:  # a package is missing, or unknown
+        raise InputError(f"--report_to {' '.join(args.report_to)}: {error}") from error
     with whole_files(args.output_dir):
         pass  # fails now if nothing can be written there
+    earlier_results(args.output_dir)
     if args.process_index:  # of several processes only the first prints
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    print(f"Computing on {args.device} in {'bf16' if args.bf16 else 'fp32'}")
+    precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
+    print(f"Computing on {args.device} in {precision}")
+    transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()  # of loading and saving; the trainer has its own
     transformers.set_seed(args.seed)
     keep_freed_memory()
@@ -506,18 +604,35 @@ def load_table(path: str, args: ScriptArguments, split: str) -> pd.DataFrame:
     table, columns = read_table(path, args.column_names), {}
     for name in ("text", "text_pair", "label"):
         column = getattr(args, f"{name}_column")
+        optional = split == "test" and name == "label"
         if column in table:
-            columns[name] = table[column].astype("string").fillna("")
-            empty = np.flatnonzero(columns[name].str.strip() == "")
-            if len(empty):
-                where = f"{path}, row {empty[0] + 1} ({len(empty):,} in all)"
-                raise InputError(f"{where}: column {column!r} is empty: fill it or leave it out")
-        elif column is not None and (split != "test" or name != "label"):
+            columns[name] = as_strings(table[column], f"{path}, column {column!r}", optional)
+        elif column is not None and not optional:
             found = f"no column {column!r} among {list(table)}"
             raise InputError(f"{path}: {found}: name it with --{name}_column")
     if table.empty:
         raise InputError(f"{path}: no rows")
-    return pd.DataFrame(columns)
+    table = pd.DataFrame(columns)
+    labels = table.get("label", pd.Series(dtype="string"))
+    if (labels != labels.str.strip()).any():
+        print(f"{path}: spaces around labels are left out")
+        table["label"] = labels.str.strip()
+    return table
+
+
+def as_strings(values: pd.Series, where: str, may_be_blank: bool) -> pd.Series:
+    """Return texts or labels as str. Raises InputError with the row of a list, or of a blank."""
+    lists = np.flatnonzero(values.map(pd.api.types.is_list_like))
+    if len(lists):
+        found = f"found {values.iloc[lists[0]]}"
+        raise InputError(f"{where}, row {lists[0] + 1}: {found}: give one text or number a row")
+    # whole numbers beside missing ones have become 1.0
+    strings = values.convert_dtypes().astype("string").fillna("")
+    blank = np.flatnonzero(strings.str.strip() == "")
+    if len(blank) and not may_be_blank:
+        found = f"row {blank[0] + 1} ({len(blank):,} in all) is empty"
+        raise InputError(f"{where}, {found}: fill it or leave it out")
+    return strings
 
 
 def read_table(path: str, column_names: list[str] | None) -> pd.DataFrame:
@@ -533,9 +648,11 @@ def read_table(path: str, column_names: list[str] | None) -> pd.DataFrame:
                 raise ValueError("NUL bytes are no text in UTF-8")
             table = pd.read_csv(path, **options)
         elif suffix in (".json", ".jsonl"):
-            table = pd.read_json(path, lines=True, dtype=False, convert_dates=False)
+            table = pd.DataFrame(read_json_lines(path))
         else:
             table = pd.read_parquet(path)
+            if not isinstance(table.index, pd.RangeIndex):
+                table = table.reset_index()
     except (AttributeError, OSError, TypeError, ValueError) as error:  # pandas raises all of them
         raise InputError(
             f"cannot read {path} as CSV, TSV, JSON lines or Parquet: {error}"
@@ -547,25 +664,94 @@ def read_table(path: str, column_names: list[str] | None) -> pd.DataFrame:
     return table
 
 
+def read_json_lines(path: str) -> list[dict]:
+    """Read an object per line. Raises InputError with the line that holds none."""
+    rows = []
+    with open(path, encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line) if line.strip() else {}
+            except ValueError as error:
+                raise InputError(f"{path}, line {number}: no JSON object: {error}") from error
+            if not isinstance(row, dict):
+                raise InputError(f"{path}, line {number}: found {row!s:.40}: give a JSON object")
+            rows += [row] if row else []
+    return rows
+
+
+# What of a checkpoint is read: no weights in other formats, and nothing in sub-folders.
+MODEL_FILES = r"[^/]*\.(json|txt|model)|model(-\d+-of-\d+)?\.safetensors"
 # The bases of the hub's own error are OSError and the error of its HTTP library.
-HUB_ERRORS = (ValueError, *HfHubHTTPError.__bases__)
+HUB_ERRORS = (ImportError, ValueError, *HfHubHTTPError.__bases__)
 
 
-def fetch(name: str, **options: object) -> str:
-    """Return a folder: `name` itself, or the hub's copy, downloaded or from the cache."""
+def fetch(
+    name: str,
+    model_types: Container[str] | None = None,
+    files: str = MODEL_FILES,
+    repo_type: str = "model",
+) -> str:
+    """Return a folder: `name` itself, or the hub's copy of what matches `files`, or the cache's.
+
+    Raises InputError, of a model of none of these types before its weights are fetched.
+    """
     if os.path.isdir(name):
+        check_model_type(name, name, model_types)
         return name
-    options = {"allow_patterns": ["*.json", "*.txt", "*.model", "*.safetensors"]} | options
-    try:  # a firewall may swallow both calls, and only the first can be bounded
-        HfApi().repo_info(name, repo_type=options.get("repo_type"), timeout=3)
-        return snapshot_download(name, **options)
+    enable_progress_bars()  # the library switches them off together with its own
+    reason = "it holds no such files"
+    try:  # a firewall may swallow all calls, and only the first can be bounded
+        siblings = HfApi().repo_info(name, repo_type=repo_type, timeout=10).siblings
+        found = [file.rfilename for file in siblings if re.fullmatch(files, file.rfilename)]
+        for file in sorted(found, key=lambda file: file != "config.json"):  # that one first
+            path = download(name, file, repo_type)
+            if file == "config.json":
+                check_model_type(os.path.dirname(path), name, model_types)
     except HUB_ERRORS as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = explain(error, name)
     try:
-        return snapshot_download(name, **options, local_files_only=True)
+        options = {"repo_type": repo_type, "local_files_only": True}
+        return snapshot_download(name, allow_patterns="config.json", **options)
     except (OSError, ValueError):
-        remedy = "try --smoke, which needs no download, or give a local folder: see --help"
-        raise InputError(f"cannot download {name} ({reason}): {remedy}") from None
+        raise InputError(f"cannot download {name}: {reason}") from None
+
+
+def download(name: str, file: str, repo_type: str) -> str:
+    """Return the path of a file from the hub, or of its copy in the cache."""
+    try:
+        return hf_hub_download(name, file, repo_type=repo_type)
+    except RuntimeError:  # what the hub's Xet storage raises when it cannot be reached
+        huggingface_hub.constants.HF_HUB_DISABLE_XET = True
+        return hf_hub_download(name, file, repo_type=repo_type)
+
+
+def explain(error: Exception, name: str) -> str:
+    """Return what went wrong with the hub, and what helps."""
+    if isinstance(error, GatedRepoError):
+        page = f"https://huggingface.co/{name}"
+        return f"it is gated: accept its terms at {page}, then log in with: hf auth login"
+    if isinstance(error, (RepositoryNotFoundError, HFValidationError)):
+        places = (*Path(name).parent.glob("*"), *Path().glob("*/*"))
+        names = [str(place) for place in places if place.is_dir()]
+        near = difflib.get_close_matches(name, [*names, ScriptArguments.model_name_or_path], 1, 0.8)
+        hint = (
+            f"did you mean {near[0]}?" if near else "if it is private, log in with: hf auth login"
+        )
+        return f"no such folder here, and no such name on the hub: {hint}"
+    if isinstance(error, OfflineModeIsEnabled):
+        return "it is not in the cache, and HF_HUB_OFFLINE forbids to fetch it: unset it"
+    if getattr(getattr(error, "response", None), "status_code", None) == 429:
+        return "the hub asks for a pause (429 Too Many Requests): wait, or log in: hf auth login"
+    reason = str(error).strip().partition("\n")[0]
+    return f"{reason}: try --smoke, which needs no download, or give a local folder"
+
+
+def check_model_type(folder: str, name: str, model_types: Container[str] | None) -> None:
+    """Raise InputError if a configuration names a type of model that is none of these."""
+    if model_types is not None and Path(folder, "config.json").exists():
+        found = transformers.PreTrainedConfig.get_config_dict(folder)[0].get("model_type")
+        if found and found not in model_types:
+            raise InputError(f"{name} is a {found} model: this script is not for it")
 
 
 NEW_WEIGHTS = ("classifier.", "bert.pooler.")  # on top of BERT: not every checkpoint has them
@@ -600,6 +786,23 @@ def complete_checkpoints(output_dir: str) -> list[str]:
     return sorted(complete, key=lambda folder: int(folder.rpartition("-")[2]))
 
 
+def check_same_model(checkpoint: str, model: PreTrainedModel) -> None:
+    """Raise InputError if a checkpoint is not of this model: other classes, or other sizes."""
+    weights = Path(checkpoint, "model.safetensors")
+    if not weights.exists():
+        return  # of several devices, in their own format
+    expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    with safe_open(weights, "pt") as file:
+        names = file.keys()
+        found = {name: file.get_slice(name).get_shape() for name in names}
+    if any(found[name] != expected.get(name) for name in found):
+        raise InputError(f"{checkpoint} is of another model: choose another --output_dir")
+    classes = type(model.config).from_pretrained(checkpoint).id2label
+    if classes != model.config.id2label:
+        change = f"of the classes {[*classes.values()]}, not {[*model.config.id2label.values()]}"
+        raise InputError(f"{checkpoint} is {change}: choose another --output_dir")
+
+
 def next_command(args: ScriptArguments) -> str:
     """Return the flags that predict with this model, for rows like those of this run."""
     flags = ["--do_predict", "--test_file", "FILE"]
@@ -616,7 +819,10 @@ def whole_files(output_dir: str | Path) -> Iterator[Path]:
         os.makedirs(output_dir, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=output_dir) as folder:
             yield Path(folder)
+            umask = os.umask(0)
+            os.umask(umask)
             for file in sorted(Path(folder).iterdir()):
+                file.chmod(0o666 & ~umask)  # safetensors hides its files from everybody else
                 os.replace(file, Path(output_dir, file.name))
     except OSError as error:
         raise InputError(f"cannot write {output_dir}: {error}") from error
@@ -634,11 +840,19 @@ def draw_training_curve(log_history: list[dict[str, float]]) -> Figure:
     return figure
 
 
-def draw_confusion_matrix(labels: Sequence, predicted: Sequence, classes: Sequence) -> Figure:
-    """Draw how many rows of each class were taken for which class."""
+def draw_confusion_matrix(
+    labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str]
+) -> Figure:
+    """Draw how many rows of each class were taken for which; of many classes the 30 worst."""
+    if len(classes) > 30:
+        wrong = labels != predicted
+        mistakes, rows = Counter([*labels[wrong], *predicted[wrong]]), Counter(labels)
+        worst = sorted(classes, key=lambda name: (mistakes[name], rows[name]))[-30:]
+        classes = [name for name in classes if name in worst]
     size = 2 + 0.7 * len(classes)
     figure = Figure(figsize=(size, size), layout="constrained")
     options = {"labels": classes, "cmap": "Blues", "colorbar": False, "ax": figure.subplots()}
+    options["xticks_rotation"] = 0 if len(classes) <= 8 else 90
     ConfusionMatrixDisplay.from_predictions(labels, predicted, **options)
     return figure
 
@@ -650,8 +864,8 @@ def report(metrics: dict[str, float], output_dir: str, command: str) -> None:
         for checkpoint in complete_checkpoints(output_dir):
             Path(checkpoint, "trainer_state.json").unlink()  # first: half a checkpoint is none
             shutil.rmtree(checkpoint)
-    elif results.exists():
-        earlier = json.loads(results.read_text())
+    else:
+        earlier = earlier_results(output_dir)
     with whole_files(output_dir) as folder:
         text = json.dumps(earlier | metrics, indent=2, sort_keys=True)
         (folder / results.name).write_text(text)
@@ -659,7 +873,19 @@ def report(metrics: dict[str, float], output_dir: str, command: str) -> None:
     print(
         "Files:", *sorted(path for path in results.parent.iterdir() if path.is_file()), sep="\n  "
     )
-    print(f"Next:\n  python {sys.argv[0]} {command}")
+    print(f"Next:\n  python {shlex.quote(sys.argv[0])} {command}")
+
+
+def earlier_results(output_dir: str) -> dict[str, float]:
+    """Return the metrics of an earlier run in this folder. Raises InputError if it was no run."""
+    results = Path(output_dir, "all_results.json")
+    try:
+        earlier = json.loads(results.read_bytes()) if results.exists() else {}
+    except ValueError:
+        earlier = None
+    if not isinstance(earlier, dict):
+        raise InputError(f"{results} is of another program: give another --output_dir")
+    return earlier
 
 
 SMOKE = {
@@ -744,12 +970,19 @@ SAMPLE = {
 SAMPLE["test"] = SAMPLE["validation"]
 
 if __name__ == "__main__":
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="replace")  # not every screen can show every character
     try:
         main()
+        print(end="", flush=True)
     except KeyboardInterrupt:
         remedy = "the same command with --resume_from_checkpoint last continues"
         print(f"error: interrupted: {remedy}", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try it again
+        print("error: the output was closed before its end", file=sys.stderr)
+        sys.exit(2)
     except (InputError, OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError):
             if "inline_container" not in str(error):

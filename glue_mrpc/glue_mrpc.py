@@ -23,25 +23,36 @@ Parquet, downloading, pictures and errors come last, under "Plumbing".
 """
 
 import argparse
+import difflib
 import json
 import os
 import random
+import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+import huggingface_hub
 import numpy as np
 import torch
+import transformers
 from datasets import Dataset, DatasetDict, disable_progress_bars
 from datasets.exceptions import DatasetsError
 from datasets.fingerprint import generate_random_fingerprint
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.utils import enable_progress_bars
 from matplotlib.figure import Figure
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader
@@ -105,8 +116,8 @@ def load_splits(data_dir: str | None = None, smoke: bool = False) -> DatasetDict
     if smoke and data_dir is None:
         return DatasetDict({name: as_dataset(pairs) for name, pairs in SAMPLE_PAIRS.items()})
     if data_dir is None:
-        options = {"repo_type": "dataset", "allow_patterns": ["mrpc/*.parquet"]}
-        data_dir = os.path.join(fetch("nyu-mll/glue", **options), "mrpc")
+        folder = fetch("nyu-mll/glue", files=r"mrpc/[^/]*\.parquet", repo_type="dataset")
+        data_dir = os.path.join(folder, "mrpc")
     folder, splits = Path(data_dir), DatasetDict()
     if not folder.is_dir():
         raise InputError(f"--data_dir {folder}: no such folder: give the one with MRPC's files")
@@ -188,7 +199,7 @@ def pretrained_tokenizer(name: str, max_seq_length: int = 128) -> BertTokenizer:
     up with 5 tokens and no word of warning), or if the model does not read so many tokens. A folder
     without config.json is a tokenizer alone.
     """
-    folder = fetch(name, allow_patterns=["*.json", "*.txt"])  # no weights
+    folder = fetch(name, files=r"[^/]*\.(json|txt)")  # no weights
     if Path(folder, "vocab.txt").exists():
         read_text(Path(folder, "vocab.txt"))  # the tokenizer itself would end in a traceback
     config = Path(folder, "config.json")
@@ -368,25 +379,79 @@ def read_parquet(path: Path) -> Dataset:
     return as_dataset([tuple(row.values()) for row in split.to_list()], str(path))
 
 
+# What of a checkpoint is read: no weights in other formats, and nothing in sub-folders.
+MODEL_FILES = r"[^/]*\.(json|txt|model)|model(-\d+-of-\d+)?\.safetensors"
 # The bases of the hub's own error are OSError and the error of its HTTP library.
-HUB_ERRORS = (ValueError, *HfHubHTTPError.__bases__)
+HUB_ERRORS = (ImportError, ValueError, *HfHubHTTPError.__bases__)
 
 
-def fetch(name: str, **options: object) -> str:
-    """Return a folder: `name` itself, or the hub's copy, downloaded or from the cache."""
+def fetch(
+    name: str,
+    model_types: Container[str] | None = None,
+    files: str = MODEL_FILES,
+    repo_type: str = "model",
+) -> str:
+    """Return a folder: `name` itself, or the hub's copy of what matches `files`, or the cache's.
+
+    Raises InputError, of a model of none of these types before its weights are fetched.
+    """
     if os.path.isdir(name):
+        check_model_type(name, name, model_types)
         return name
-    options = {"allow_patterns": ["*.json", "*.txt", "*.model", "*.safetensors"]} | options
-    try:  # a firewall may swallow both calls, and only the first can be bounded
-        HfApi().repo_info(name, repo_type=options.get("repo_type"), timeout=3)
-        return snapshot_download(name, **options)
+    enable_progress_bars()  # the library switches them off together with its own
+    reason = "it holds no such files"
+    try:  # a firewall may swallow all calls, and only the first can be bounded
+        siblings = HfApi().repo_info(name, repo_type=repo_type, timeout=10).siblings
+        found = [file.rfilename for file in siblings if re.fullmatch(files, file.rfilename)]
+        for file in sorted(found, key=lambda file: file != "config.json"):  # that one first
+            path = download(name, file, repo_type)
+            if file == "config.json":
+                check_model_type(os.path.dirname(path), name, model_types)
     except HUB_ERRORS as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = explain(error, name)
     try:
-        return snapshot_download(name, **options, local_files_only=True)
+        options = {"repo_type": repo_type, "local_files_only": True}
+        return snapshot_download(name, allow_patterns="config.json", **options)
     except (OSError, ValueError):
-        remedy = "try --smoke, which needs no download, or give a local folder: see --help"
-        raise InputError(f"cannot download {name} ({reason}): {remedy}") from None
+        raise InputError(f"cannot download {name}: {reason}") from None
+
+
+def download(name: str, file: str, repo_type: str) -> str:
+    """Return the path of a file from the hub, or of its copy in the cache."""
+    try:
+        return hf_hub_download(name, file, repo_type=repo_type)
+    except RuntimeError:  # what the hub's Xet storage raises when it cannot be reached
+        huggingface_hub.constants.HF_HUB_DISABLE_XET = True
+        return hf_hub_download(name, file, repo_type=repo_type)
+
+
+def explain(error: Exception, name: str) -> str:
+    """Return what went wrong with the hub, and what helps."""
+    if isinstance(error, GatedRepoError):
+        page = f"https://huggingface.co/{name}"
+        return f"it is gated: accept its terms at {page}, then log in with: hf auth login"
+    if isinstance(error, (RepositoryNotFoundError, HFValidationError)):
+        places = (*Path(name).parent.glob("*"), *Path().glob("*/*"))
+        names = [str(place) for place in places if place.is_dir()]
+        near = difflib.get_close_matches(name, [*names, ScriptArguments.model_name_or_path], 1, 0.8)
+        hint = (
+            f"did you mean {near[0]}?" if near else "if it is private, log in with: hf auth login"
+        )
+        return f"no such folder here, and no such name on the hub: {hint}"
+    if isinstance(error, OfflineModeIsEnabled):
+        return "it is not in the cache, and HF_HUB_OFFLINE forbids to fetch it: unset it"
+    if getattr(getattr(error, "response", None), "status_code", None) == 429:
+        return "the hub asks for a pause (429 Too Many Requests): wait, or log in: hf auth login"
+    reason = str(error).strip().partition("\n")[0]
+    return f"{reason}: try --smoke, which needs no download, or give a local folder"
+
+
+def check_model_type(folder: str, name: str, model_types: Container[str] | None) -> None:
+    """Raise InputError if a configuration names a type of model that is none of these."""
+    if model_types is not None and Path(folder, "config.json").exists():
+        found = transformers.PreTrainedConfig.get_config_dict(folder)[0].get("model_type")
+        if found and found not in model_types:
+            raise InputError(f"{name} is a {found} model: this script is not for it")
 
 
 def check_vocabulary(folder: str, known: int, expected: int) -> None:
@@ -409,7 +474,10 @@ def whole_files(output_dir: str | Path) -> Iterator[Path]:
         os.makedirs(output_dir, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=output_dir) as folder:
             yield Path(folder)
+            umask = os.umask(0)
+            os.umask(umask)
             for file in sorted(Path(folder).iterdir()):
+                file.chmod(0o666 & ~umask)  # safetensors hides its files from everybody else
                 os.replace(file, Path(output_dir, file.name))
     except OSError as error:
         raise InputError(f"cannot write {output_dir}: {error}") from error
@@ -526,12 +594,19 @@ SAMPLE_PAIRS = {
 }
 
 if __name__ == "__main__":
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="replace")  # not every screen can show every character
     try:
         main()
+        print(end="", flush=True)
     except KeyboardInterrupt:
         remedy = "the same command starts again; earlier results are as they were"
         print(f"error: interrupted: {remedy}", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try it again
+        print("error: the output was closed before its end", file=sys.stderr)
+        sys.exit(2)
     except (InputError, OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError):
             if "inline_container" not in str(error):

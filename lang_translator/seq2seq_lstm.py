@@ -776,7 +776,10 @@ def whole_files(output_dir: str | Path) -> Iterator[Path]:
         os.makedirs(output_dir, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=output_dir) as folder:
             yield Path(folder)
+            umask = os.umask(0)
+            os.umask(umask)
             for file in sorted(Path(folder).iterdir()):
+                file.chmod(0o666 & ~umask)  # safetensors hides its files from everybody else
                 os.replace(file, Path(output_dir, file.name))
     except OSError as error:
         raise InputError(f"cannot write {output_dir}: {error}") from error
@@ -875,12 +878,19 @@ SAMPLE_PAIRS = [
 ]
 
 if __name__ == "__main__":
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="replace")  # not every screen can show every character
     try:
         main()
+        print(end="", flush=True)
     except KeyboardInterrupt:
         remedy = "the same command with --resume_from_checkpoint last continues"
         print(f"error: interrupted: {remedy}", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try it again
+        print("error: the output was closed before its end", file=sys.stderr)
+        sys.exit(2)
     except (InputError, OSError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)

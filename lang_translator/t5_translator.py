@@ -23,15 +23,17 @@ errors come last, under "Plumbing": nothing there is about T5.
 
 import argparse
 import ctypes
+import difflib
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -39,20 +41,30 @@ from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
+import huggingface_hub
 import torch
 import transformers
 from accelerate import PartialState
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    StrictDataclassError,
+)
+from huggingface_hub.utils import enable_progress_bars
 from matplotlib.figure import Figure
 from sacrebleu.metrics import BLEU, CHRF
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import (
     DataCollatorForSeq2Seq,
     DynamicCache,
     EncoderDecoderCache,
+    PreTrainedModel,
     Seq2SeqTrainer,
     T5Config,
     T5ForConditionalGeneration,
@@ -60,6 +72,7 @@ from transformers import (
     Trainer,
 )
 from transformers.hf_argparser import HfArg
+from transformers.integrations import get_reporting_integration_callbacks
 
 Pairs = list[tuple[str, str]]  # source and target
 MAX_TOKENS = 512  # of a source with its prompt, as in T5's training
@@ -102,6 +115,8 @@ class FineTuningArguments(transformers.Seq2SeqTrainingArguments):
     logging_steps: float = 0.05
     save_strategy: str = "epoch"
     save_total_limit: int = 1
+    eval_strategy: str = "epoch"
+    load_best_model_at_end: bool = True
     metric_for_best_model: str = "bleu"
     predict_with_generate: bool = True
     generation_max_length: int = 128
@@ -153,7 +168,7 @@ def tiny(pairs: Pairs, prompt: str) -> tuple[T5Tokenizer, T5ForConditionalGenera
 
 def pretrained(name: str) -> tuple[T5Tokenizer, T5ForConditionalGeneration]:
     """Load a checkpoint from a folder or the hub. Raises InputError if it is not complete."""
-    folder = fetch(name)
+    folder = fetch(name, ["t5"])
     try:
         refuse_remote_code(folder)
         tokenizer = T5Tokenizer.from_pretrained(folder)
@@ -178,10 +193,7 @@ def build_trainer(
     """Return the trainer of `train`; with `validation` it keeps the epoch of the best BLEU."""
     if "validation" not in pairs:
         training_args.eval_strategy = "no"
-    elif training_args.eval_strategy == "no":
-        training_args.eval_strategy = training_args.save_strategy
-        training_args.eval_steps = training_args.save_steps
-        training_args.load_best_model_at_end = training_args.save_strategy != "no"
+        training_args.load_best_model_at_end = False
     return Seq2SeqTrainer(
         model,
         training_args,
@@ -235,6 +247,11 @@ def bleu_of_tokens(output: transformers.EvalPrediction, tokenizer: T5Tokenizer) 
 def train(trainer: Trainer) -> dict[str, float]:
     """Train, from a checkpoint if asked to, and save model and tokenizer; return the metrics."""
     checkpoint = trainer.args.resume_from_checkpoint
+    if checkpoint:
+        check_same_model(checkpoint, trainer.model)
+    # Under the model's own names, not those of older checkpoints: the trainer loads no others.
+    save = trainer.model.save_pretrained
+    trainer.model.save_pretrained = partial(save, save_original_format=False)
     metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
     with whole_files(trainer.args.output_dir) as folder:
         trainer.save_model(folder)
@@ -478,9 +495,9 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 
 def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, FineTuningArguments]:
     """Parse and check the command line; bad usage raises InputError."""
-    argv = sys.argv[1:] if argv is None else argv
     classes = (ScriptArguments, TranslationArguments, FineTuningArguments)
     args, options, training_args = parse(argv, *classes)
+    check_metric(training_args, "bleu", "loss")
     check_positive(options, "num_beams", "max_new_tokens", "batch_tokens")
     training, several = training_args.do_train, training_args.world_size > 1
     if not (args.text or args.input_file or training):
@@ -506,8 +523,9 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
     return args, vars(options), training_args
 
 
-def parse(argv: list[str], *dataclasses: type) -> tuple:
-    """Parse flags into dataclasses, with defaults for this machine and for --smoke."""
+def parse(argv: list[str] | None, *dataclasses: type) -> tuple:
+    """Parse flags into dataclasses, with defaults for this machine, for --smoke and for others."""
+    argv = sys.argv[1:] if argv is None else argv
     parser = transformers.HfArgumentParser(dataclasses, description=__doc__, allow_abbrev=False)
     parser.formatter_class, parser.error = HelpFormatter, refuse
     gpu, cpu = torch.accelerator.is_available(), torch.cpu.get_capabilities()
@@ -517,10 +535,32 @@ def parse(argv: list[str], *dataclasses: type) -> tuple:
     known, _ = parser.parse_known_args(argv)
     parser.set_defaults(bf16=bf16 and not known.fp16)
     parser.set_defaults(**SMOKE if known.smoke else {})
+    evaluate_when_saving(parser, argv)
     try:
-        return parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
+        parsed = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
     except ValueError as error:
         refuse(str(error))
+    parsed[-1].do_eval = known.do_eval  # the library sets it when it sees --eval_strategy
+    return parsed
+
+
+def evaluate_when_saving(parser: argparse.ArgumentParser, argv: list[str]) -> None:
+    """Let evaluation follow saving, or saving an explicit --eval_strategy: so the best is kept."""
+    known, _ = parser.parse_known_args(argv)
+    if known.eval_strategy == "no":
+        parser.set_defaults(load_best_model_at_end=False)
+    elif known.eval_strategy != parser.get_default("eval_strategy"):
+        steps = known.eval_steps or known.logging_steps
+        parser.set_defaults(save_strategy=known.eval_strategy, save_steps=steps)
+    elif known.save_strategy != "best":
+        parser.set_defaults(eval_strategy=known.save_strategy, eval_steps=known.save_steps)
+
+
+def check_metric(args: transformers.TrainingArguments, *names: str) -> None:
+    """Raise InputError if the best model is to be chosen by a metric that nobody computes."""
+    metric = args.metric_for_best_model or "loss"
+    if metric.removeprefix("eval_") not in names:
+        raise InputError(f"--metric_for_best_model {metric}: give one of {', '.join(names)}")
 
 
 def check_positive(args: object, *names: str) -> None:
@@ -549,16 +589,26 @@ def warn(message: str) -> None:
 def prepare(args: transformers.TrainingArguments) -> None:
     """Check the trainer's flags before any work is done, and set up this process."""
     check_positive(args, "per_device_train_batch_size", "learning_rate", "num_train_epochs")
+    if not 0 <= args.seed < 2**32:
+        raise InputError(f"--seed {args.seed}: give a number from 0 to {2**32 - 1}")
     checkpoint = args.resume_from_checkpoint
     if checkpoint == "last":
         args.resume_from_checkpoint = next(reversed(complete_checkpoints(args.output_dir)), None)
     elif checkpoint and not Path(checkpoint, "trainer_state.json").exists():
         raise InputError(f"--resume_from_checkpoint {checkpoint}: no complete checkpoint there")
+    try:
+        for callback in get_reporting_integration_callbacks(args.report_to):
+            callback()
+    except (ImportError, RuntimeError, ValueError) as error:  # a package is missing, or unknown
+        raise InputError(f"--report_to {' '.join(args.report_to)}: {error}") from error
     with whole_files(args.output_dir):
         pass  # fails now if nothing can be written there
+    earlier_results(args.output_dir)
     if args.process_index:  # of several processes only the first prints
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    print(f"Computing on {args.device} in {'bf16' if args.bf16 else 'fp32'}")
+    precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
+    print(f"Computing on {args.device} in {precision}")
+    transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()  # of loading and saving; the trainer has its own
     transformers.set_seed(args.seed)
     keep_freed_memory()
@@ -624,25 +674,79 @@ def partial_folder(args: ScriptArguments, options: dict, model: torch.nn.Module)
     return output.with_name(f".{output.name}.{digest.hexdigest()[:16]}.partial")
 
 
+# What of a checkpoint is read: no weights in other formats, and nothing in sub-folders.
+MODEL_FILES = r"[^/]*\.(json|txt|model)|model(-\d+-of-\d+)?\.safetensors"
 # The bases of the hub's own error are OSError and the error of its HTTP library.
-HUB_ERRORS = (ValueError, *HfHubHTTPError.__bases__)
+HUB_ERRORS = (ImportError, ValueError, *HfHubHTTPError.__bases__)
 
 
-def fetch(name: str, **options: object) -> str:
-    """Return a folder: `name` itself, or the hub's copy, downloaded or from the cache."""
+def fetch(
+    name: str,
+    model_types: Container[str] | None = None,
+    files: str = MODEL_FILES,
+    repo_type: str = "model",
+) -> str:
+    """Return a folder: `name` itself, or the hub's copy of what matches `files`, or the cache's.
+
+    Raises InputError, of a model of none of these types before its weights are fetched.
+    """
     if os.path.isdir(name):
+        check_model_type(name, name, model_types)
         return name
-    options = {"allow_patterns": ["*.json", "*.txt", "*.model", "*.safetensors"]} | options
-    try:  # a firewall may swallow both calls, and only the first can be bounded
-        HfApi().repo_info(name, repo_type=options.get("repo_type"), timeout=3)
-        return snapshot_download(name, **options)
+    enable_progress_bars()  # the library switches them off together with its own
+    reason = "it holds no such files"
+    try:  # a firewall may swallow all calls, and only the first can be bounded
+        siblings = HfApi().repo_info(name, repo_type=repo_type, timeout=10).siblings
+        found = [file.rfilename for file in siblings if re.fullmatch(files, file.rfilename)]
+        for file in sorted(found, key=lambda file: file != "config.json"):  # that one first
+            path = download(name, file, repo_type)
+            if file == "config.json":
+                check_model_type(os.path.dirname(path), name, model_types)
     except HUB_ERRORS as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = explain(error, name)
     try:
-        return snapshot_download(name, **options, local_files_only=True)
+        options = {"repo_type": repo_type, "local_files_only": True}
+        return snapshot_download(name, allow_patterns="config.json", **options)
     except (OSError, ValueError):
-        remedy = "try --smoke, which needs no download, or give a local folder: see --help"
-        raise InputError(f"cannot download {name} ({reason}): {remedy}") from None
+        raise InputError(f"cannot download {name}: {reason}") from None
+
+
+def download(name: str, file: str, repo_type: str) -> str:
+    """Return the path of a file from the hub, or of its copy in the cache."""
+    try:
+        return hf_hub_download(name, file, repo_type=repo_type)
+    except RuntimeError:  # what the hub's Xet storage raises when it cannot be reached
+        huggingface_hub.constants.HF_HUB_DISABLE_XET = True
+        return hf_hub_download(name, file, repo_type=repo_type)
+
+
+def explain(error: Exception, name: str) -> str:
+    """Return what went wrong with the hub, and what helps."""
+    if isinstance(error, GatedRepoError):
+        page = f"https://huggingface.co/{name}"
+        return f"it is gated: accept its terms at {page}, then log in with: hf auth login"
+    if isinstance(error, (RepositoryNotFoundError, HFValidationError)):
+        places = (*Path(name).parent.glob("*"), *Path().glob("*/*"))
+        names = [str(place) for place in places if place.is_dir()]
+        near = difflib.get_close_matches(name, [*names, ScriptArguments.model_name_or_path], 1, 0.8)
+        hint = (
+            f"did you mean {near[0]}?" if near else "if it is private, log in with: hf auth login"
+        )
+        return f"no such folder here, and no such name on the hub: {hint}"
+    if isinstance(error, OfflineModeIsEnabled):
+        return "it is not in the cache, and HF_HUB_OFFLINE forbids to fetch it: unset it"
+    if getattr(getattr(error, "response", None), "status_code", None) == 429:
+        return "the hub asks for a pause (429 Too Many Requests): wait, or log in: hf auth login"
+    reason = str(error).strip().partition("\n")[0]
+    return f"{reason}: try --smoke, which needs no download, or give a local folder"
+
+
+def check_model_type(folder: str, name: str, model_types: Container[str] | None) -> None:
+    """Raise InputError if a configuration names a type of model that is none of these."""
+    if model_types is not None and Path(folder, "config.json").exists():
+        found = transformers.PreTrainedConfig.get_config_dict(folder)[0].get("model_type")
+        if found and found not in model_types:
+            raise InputError(f"{name} is a {found} model: this script is not for it")
 
 
 # What the libraries raise for a folder that holds no checkpoint, or a damaged one.
@@ -669,6 +773,23 @@ def complete_checkpoints(output_dir: str) -> list[str]:
     return sorted(complete, key=lambda folder: int(folder.rpartition("-")[2]))
 
 
+def check_same_model(checkpoint: str, model: PreTrainedModel) -> None:
+    """Raise InputError if a checkpoint is not of this model: other classes, or other sizes."""
+    weights = Path(checkpoint, "model.safetensors")
+    if not weights.exists():
+        return  # of several devices, in their own format
+    expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    with safe_open(weights, "pt") as file:
+        names = file.keys()
+        found = {name: file.get_slice(name).get_shape() for name in names}
+    if any(found[name] != expected.get(name) for name in found):
+        raise InputError(f"{checkpoint} is of another model: choose another --output_dir")
+    classes = type(model.config).from_pretrained(checkpoint).id2label
+    if classes != model.config.id2label:
+        change = f"of the classes {[*classes.values()]}, not {[*model.config.id2label.values()]}"
+        raise InputError(f"{checkpoint} is {change}: choose another --output_dir")
+
+
 @contextmanager
 def whole_files(output_dir: str | Path) -> Iterator[Path]:
     """Yield a folder whose files move to `output_dir` at the end: each is whole, or not there."""
@@ -676,7 +797,10 @@ def whole_files(output_dir: str | Path) -> Iterator[Path]:
         os.makedirs(output_dir, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=output_dir) as folder:
             yield Path(folder)
+            umask = os.umask(0)
+            os.umask(umask)
             for file in sorted(Path(folder).iterdir()):
+                file.chmod(0o666 & ~umask)  # safetensors hides its files from everybody else
                 os.replace(file, Path(output_dir, file.name))
     except OSError as error:
         raise InputError(f"cannot write {output_dir}: {error}") from error
@@ -711,8 +835,8 @@ def report(metrics: dict[str, float], output_dir: str, command: str) -> None:
         for checkpoint in complete_checkpoints(output_dir):
             Path(checkpoint, "trainer_state.json").unlink()  # first: half a checkpoint is none
             shutil.rmtree(checkpoint)
-    elif results.exists():
-        earlier = json.loads(results.read_text())
+    else:
+        earlier = earlier_results(output_dir)
     with whole_files(output_dir) as folder:
         text = json.dumps(earlier | metrics, indent=2, sort_keys=True)
         (folder / results.name).write_text(text)
@@ -720,7 +844,19 @@ def report(metrics: dict[str, float], output_dir: str, command: str) -> None:
     print(
         "Files:", *sorted(path for path in results.parent.iterdir() if path.is_file()), sep="\n  "
     )
-    print(f"Next:\n  python {sys.argv[0]} {command}")
+    print(f"Next:\n  python {shlex.quote(sys.argv[0])} {command}")
+
+
+def earlier_results(output_dir: str) -> dict[str, float]:
+    """Return the metrics of an earlier run in this folder. Raises InputError if it was no run."""
+    results = Path(output_dir, "all_results.json")
+    try:
+        earlier = json.loads(results.read_bytes()) if results.exists() else {}
+    except ValueError:
+        earlier = None
+    if not isinstance(earlier, dict):
+        raise InputError(f"{results} is of another program: give another --output_dir")
+    return earlier
 
 
 WINDOW_LINES = 4096  # of a file are in memory at a time
@@ -764,12 +900,19 @@ SAMPLE_PAIRS = [
 ]
 
 if __name__ == "__main__":
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="replace")  # not every screen can show every character
     try:
         main()
+        print(end="", flush=True)
     except KeyboardInterrupt:
         remedy = "the same command with --resume_from_checkpoint last continues"
         print(f"error: interrupted: {remedy}", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try it again
+        print("error: the output was closed before its end", file=sys.stderr)
+        sys.exit(2)
     except (InputError, OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError):
             if "inline_container" not in str(error):

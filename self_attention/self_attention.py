@@ -21,6 +21,7 @@ import itertools
 import math
 import os
 import re
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -367,7 +368,10 @@ def whole_files(output_dir: str | Path) -> Iterator[Path]:
         os.makedirs(output_dir, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=output_dir) as folder:
             yield Path(folder)
+            umask = os.umask(0)
+            os.umask(umask)
             for file in sorted(Path(folder).iterdir()):
+                file.chmod(0o666 & ~umask)  # safetensors hides its files from everybody else
                 os.replace(file, Path(output_dir, file.name))
     except OSError as error:
         raise InputError(f"cannot write {output_dir}: {error}") from error
@@ -377,15 +381,21 @@ def print_files_and_next(plot: str | None) -> None:
     """Print the file that was written, if any, and a command to go on with."""
     if plot:
         print(f"\nFiles:\n  {plot}")
-    print(f"\nNext:\n  python {sys.argv[0]} --num_heads 2 --plot attention.png")
+    print(f"\nNext:\n  python {shlex.quote(sys.argv[0])} --num_heads 2 --plot attention.png")
 
 
 SAMPLE_TEXT = "The cat sat on the mat because the mat was warm."
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal need not know every script
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.reconfigure(errors="replace")  # not every screen can show every character
     try:
         main()
+        print(end="", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try it again
+        print("error: the output was closed before its end", file=sys.stderr)
+        sys.exit(2)
     except (InputError, OSError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)
