@@ -277,7 +277,9 @@ def pretrained(
         config = BertConfig.from_pretrained(folder)
         own_classes = [str(label) for _, label in sorted(config.id2label.items())]
         if classes is None and not has_trained_head(config):
-            raise InputError(f"{name} has no head that is trained for one class of several")
+            raise InputError(
+                f"{name} has no trained classification head for single labels: train it"
+            )
         same = classes is None or set(classes) == set(own_classes)
         set_classes(config, own_classes if same else classes)
         tokenizer = BertTokenizer.from_pretrained(folder)
@@ -606,7 +608,7 @@ def load_table(path: str, args: ScriptArguments, split: str) -> pd.DataFrame:
         column = getattr(args, f"{name}_column")
         optional = split == "test" and name == "label"
         if column in table:
-            columns[name] = as_strings(table[column], f"{path}, column {column!r}", optional)
+            columns[name] = as_strings(table[column], path, optional)
         elif column is not None and not optional:
             found = f"no column {column!r} among {list(table)}"
             raise InputError(f"{path}: {found}: name it with --{name}_column")
@@ -620,18 +622,18 @@ def load_table(path: str, args: ScriptArguments, split: str) -> pd.DataFrame:
     return table
 
 
-def as_strings(values: pd.Series, where: str, may_be_blank: bool) -> pd.Series:
+def as_strings(values: pd.Series, path: str, may_be_blank: bool) -> pd.Series:
     """Return texts or labels as str. Raises InputError with the row of a list, or of a blank."""
     lists = np.flatnonzero(values.map(pd.api.types.is_list_like))
     if len(lists):
-        found = f"found {values.iloc[lists[0]]}"
-        raise InputError(f"{where}, row {lists[0] + 1}: {found}: give one text or number a row")
+        found = f"column {values.name!r} holds {values.iloc[lists[0]]!s:.60}"
+        raise InputError(f"{path}, row {lists[0] + 1}: {found}: give one text or number a row")
     # whole numbers beside missing ones have become 1.0
     strings = values.convert_dtypes().astype("string").fillna("")
     blank = np.flatnonzero(strings.str.strip() == "")
     if len(blank) and not may_be_blank:
-        found = f"row {blank[0] + 1} ({len(blank):,} in all) is empty"
-        raise InputError(f"{where}, {found}: fill it or leave it out")
+        where = f"{path}, row {blank[0] + 1} ({len(blank):,} in all)"
+        raise InputError(f"{where}: column {values.name!r} is empty: fill it or leave it out")
     return strings
 
 
@@ -672,9 +674,11 @@ def read_json_lines(path: str) -> list[dict]:
             try:
                 row = json.loads(line) if line.strip() else {}
             except ValueError as error:
-                raise InputError(f"{path}, line {number}: no JSON object: {error}") from error
+                raise InputError(f"cannot read {path}, line {number}: {error}") from error
             if not isinstance(row, dict):
-                raise InputError(f"{path}, line {number}: found {row!s:.40}: give a JSON object")
+                raise InputError(
+                    f"cannot read {path}, line {number}: {row!s:.40} is no JSON object"
+                )
             rows += [row] if row else []
     return rows
 
@@ -716,6 +720,9 @@ def fetch(
         raise InputError(f"cannot download {name}: {reason}") from None
 
 
+NO_DOWNLOAD = "try --smoke, which needs no download, or give a local folder"
+
+
 def download(name: str, file: str, repo_type: str) -> str:
     """Return the path of a file from the hub, or of its copy in the cache."""
     try:
@@ -739,11 +746,11 @@ def explain(error: Exception, name: str) -> str:
         )
         return f"no such folder here, and no such name on the hub: {hint}"
     if isinstance(error, OfflineModeIsEnabled):
-        return "it is not in the cache, and HF_HUB_OFFLINE forbids to fetch it: unset it"
+        return f"not in the cache, and HF_HUB_OFFLINE is set: unset it, or {NO_DOWNLOAD}"
     if getattr(getattr(error, "response", None), "status_code", None) == 429:
         return "the hub asks for a pause (429 Too Many Requests): wait, or log in: hf auth login"
     reason = str(error).strip().partition("\n")[0]
-    return f"{reason}: try --smoke, which needs no download, or give a local folder"
+    return f"{reason}: {NO_DOWNLOAD}"
 
 
 def check_model_type(folder: str, name: str, model_types: Container[str] | None) -> None:

@@ -711,6 +711,9 @@ def fetch(
         raise InputError(f"cannot download {name}: {reason}") from None
 
 
+NO_DOWNLOAD = "try --smoke, which needs no download, or give a local folder"
+
+
 def download(name: str, file: str, repo_type: str) -> str:
     """Return the path of a file from the hub, or of its copy in the cache."""
     try:
@@ -734,11 +737,11 @@ def explain(error: Exception, name: str) -> str:
         )
         return f"no such folder here, and no such name on the hub: {hint}"
     if isinstance(error, OfflineModeIsEnabled):
-        return "it is not in the cache, and HF_HUB_OFFLINE forbids to fetch it: unset it"
+        return f"not in the cache, and HF_HUB_OFFLINE is set: unset it, or {NO_DOWNLOAD}"
     if getattr(getattr(error, "response", None), "status_code", None) == 429:
         return "the hub asks for a pause (429 Too Many Requests): wait, or log in: hf auth login"
     reason = str(error).strip().partition("\n")[0]
-    return f"{reason}: try --smoke, which needs no download, or give a local folder"
+    return f"{reason}: {NO_DOWNLOAD}"
 
 
 def check_model_type(folder: str, name: str, model_types: Container[str] | None) -> None:

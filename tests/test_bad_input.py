@@ -76,6 +76,9 @@ FILES = {
     "mrpc/nul/train.tsv": (GLUE + PAIR.replace("cat", "c\0t", 1)).encode(),
     "mrpc/fake/train-0.parquet": b"text,label",
     "mrpc/other/other.txt": b"x",
+    "mrpc/others/all_results.json": b"[1]",
+    "lists.jsonl": b'{"text": "a", "label": "b"}\n{"text": "b", "label": ["b", "c"]}\n',
+    "dict.jsonl": b'{"text": "a", "label": {"b": 1}}\n',
 }
 ROWS = [
     # bert_finetune: files
@@ -145,8 +148,12 @@ ROWS = [
     ("bert_finetune", "--smoke --train_file quote.csv", r"quote\.csv.*"),
     ("bert_finetune", "--smoke --train_file data.xlsx", r"cannot read data\.xlsx as CSV, TSV"),
     ("bert_finetune", "--smoke --train_file broken.jsonl", r"cannot read broken\.jsonl"),
-    ("bert_finetune", "--smoke --train_file list.jsonl", r"list\.jsonl.*no column 'text'"),
-    ("bert_finetune", "--smoke --train_file number.jsonl", r"cannot read number\.jsonl"),
+    (
+        "bert_finetune",
+        "--smoke --train_file list.jsonl",
+        r"cannot read list\.jsonl, line 1: \[1, 2\]",
+    ),
+    ("bert_finetune", "--smoke --train_file number.jsonl", r"cannot read number\.jsonl, line 2: 7"),
     ("bert_finetune", "--smoke --train_file fake.parquet", r"cannot read fake\.parquet"),
     (
         "bert_finetune",
@@ -158,7 +165,22 @@ ROWS = [
         "--smoke --train_file good.csv --validation_file nan.jsonl",
         r"nan\.jsonl, row 2",
     ),
+    ("bert_finetune", "--smoke --train_file lists.jsonl", r"lists\.jsonl, row 2: .*\['b', 'c'\]"),
+    ("bert_finetune", "--smoke --train_file dict.jsonl", r"dict\.jsonl, row 1: column 'label'"),
+    ("bert_finetune", "--smoke --train_file array.parquet", r"array\.parquet, row 1: "),
     # bert_finetune: flags and models
+    ("bert_finetune", "--smoke --metric_for_best_model auc", r"auc: .*accuracy, f1_macro, loss"),
+    ("bert_finetune", "--smoke --seed -1", r"--seed -1: give a number from 0"),
+    ("bert_finetune", "--smoke --report_to wandb", r"--report_to wandb: .*wandb"),
+    ("bert_finetune", "--smoke --report_to paper", r"--report_to paper: paper is not supported"),
+    ("bert_finetune", "--smoke --output_dir mrpc/others", r"of another program: .*--output_dir"),
+    (
+        "bert_finetune",
+        "--smoke --eval_strategy steps --save_strategy epoch",
+        r"--load_best_model_at_end requires the save and eval strategy to match",
+    ),
+    ("gpt2_finetune", "--smoke --metric_for_best_model bleu", r"bleu: give one of loss"),
+    ("t5_translator", "--smoke --metric_for_best_model f1", r"f1: give one of bleu, loss"),
     ("bert_finetune", "--smoke --nonsense 1", r"--nonsense.*see --help"),
     ("bert_finetune", "--smoke --max_train_samples 1", r"every training row has the label"),
     (
@@ -448,7 +470,7 @@ ROWS = [
         "--model_name_or_path t5/holes --text a",
         r"t5/holes is no complete T5: it lacks 1 weights",
     ),
-    ("t5_translator", "--model_name_or_path bert --text a", r"cannot load bert"),
+    ("t5_translator", "--model_name_or_path bert --text a", r"bert is a bert model"),
     ("t5_translator", "--model_name_or_path t5/pickle --text a", r"cannot load t5/pickle"),
     ("t5_translator", "--model_name_or_path t5/weightless --text a", r"cannot load t5/weightless"),
     ("t5_translator", "--model_name_or_path t5/cut --text a", r"cannot load t5/cut"),
@@ -591,6 +613,7 @@ def inputs(tmp_path_factory):
     for name in ("unreadable.csv", "mrpc/unreadable/train.tsv"):
         (folder / name).symlink_to("/proc/self/mem")  # root may read everything else
     pd.DataFrame({"text": ["a", "b"], "label": [1.0, np.nan]}).to_parquet(folder / "nan.parquet")
+    pd.DataFrame({"text": ["a"], "label": [[1, 2]]}).to_parquet(folder / "array.parquet")
     columns = {"sentence1": ["a", "b"], "sentence2": ["c", None], "label": [0, 1]}
     Dataset.from_dict(columns).to_parquet(folder / "mrpc/null/train-0.parquet")
     save_models(folder)
