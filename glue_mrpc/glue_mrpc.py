@@ -398,6 +398,7 @@ def fetch(
     if os.path.isdir(name):
         check_model_type(name, name, model_types)
         return name
+    os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_DURATION", "10s")  # instead of four minutes
     enable_progress_bars()  # the library switches them off together with its own
     reason = "it holds no such files"
     try:  # a firewall may swallow all calls, and only the first can be bounded
@@ -423,7 +424,7 @@ def download(name: str, file: str, repo_type: str) -> str:
     """Return the path of a file from the hub, or of its copy in the cache."""
     try:
         return hf_hub_download(name, file, repo_type=repo_type)
-    except RuntimeError:  # what the hub's Xet storage raises when it cannot be reached
+    except RuntimeError:  # of the hub's Xet storage, which cannot be reached: try without
         huggingface_hub.constants.HF_HUB_DISABLE_XET = True
         return hf_hub_download(name, file, repo_type=repo_type)
 

@@ -483,9 +483,10 @@ def parse(argv: list[str] | None, *dataclasses: type) -> tuple:
 def evaluate_when_saving(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     """Let evaluation follow saving, or saving an explicit --eval_strategy: so the best is kept."""
     known, _ = parser.parse_known_args(argv)
+    explicit = known.eval_strategy != parser.get_default("eval_strategy") or known.eval_steps
     if known.eval_strategy == "no":
         parser.set_defaults(load_best_model_at_end=False)
-    elif known.eval_strategy != parser.get_default("eval_strategy"):
+    elif explicit:
         steps = known.eval_steps or known.logging_steps
         parser.set_defaults(save_strategy=known.eval_strategy, save_steps=steps)
     elif known.save_strategy != "best":
@@ -572,6 +573,7 @@ def fetch(
     if os.path.isdir(name):
         check_model_type(name, name, model_types)
         return name
+    os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_DURATION", "10s")  # instead of four minutes
     enable_progress_bars()  # the library switches them off together with its own
     reason = "it holds no such files"
     try:  # a firewall may swallow all calls, and only the first can be bounded
@@ -597,7 +599,7 @@ def download(name: str, file: str, repo_type: str) -> str:
     """Return the path of a file from the hub, or of its copy in the cache."""
     try:
         return hf_hub_download(name, file, repo_type=repo_type)
-    except RuntimeError:  # what the hub's Xet storage raises when it cannot be reached
+    except RuntimeError:  # of the hub's Xet storage, which cannot be reached: try without
         huggingface_hub.constants.HF_HUB_DISABLE_XET = True
         return hf_hub_download(name, file, repo_type=repo_type)
 
