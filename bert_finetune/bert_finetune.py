@@ -756,11 +756,14 @@ def explain(error: Exception, name: str) -> str:
 
 
 def check_model_type(folder: str, name: str, model_types: Container[str] | None) -> None:
-    """Raise InputError if a configuration names a type of model that is none of these."""
-    if model_types is not None and Path(folder, "config.json").exists():
-        found = transformers.PreTrainedConfig.get_config_dict(folder)[0].get("model_type")
-        if found and found not in model_types:
-            raise InputError(f"{name} is a {found} model: this script is not for it")
+    """Raise InputError if a model's configuration is missing, or names none of these types."""
+    if model_types is None:
+        return
+    if not Path(folder, "config.json").exists():
+        raise InputError(f"cannot load {name}: there is no config.json, so it is no model")
+    found = transformers.PreTrainedConfig.get_config_dict(folder)[0].get("model_type")
+    if found and found not in model_types:
+        raise InputError(f"{name} is a {found} model: this script is not for it")
 
 
 NEW_WEIGHTS = ("classifier.", "bert.pooler.")  # on top of BERT: not every checkpoint has them

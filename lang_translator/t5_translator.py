@@ -6,6 +6,7 @@
 #     "matplotlib>=3.10",
 #     "sacrebleu>=2.5",
 #     "safetensors>=0.6",
+#     "tokenizers>=0.22",
 #     "torch>=2.11",
 #     "tqdm>=4.67",
 #     "transformers>=5.10",
@@ -33,6 +34,8 @@ import shutil
 import stat
 import sys
 import tempfile
+import unicodedata
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,6 +61,7 @@ from huggingface_hub.utils import enable_progress_bars
 from matplotlib.figure import Figure
 from sacrebleu.metrics import BLEU, CHRF
 from safetensors import SafetensorError, safe_open
+from tokenizers import Regex, pre_tokenizers
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 from transformers import (
@@ -110,7 +114,7 @@ class FineTuningArguments(transformers.Seq2SeqTrainingArguments):
     output_dir: str = "outputs/t5_translator"
     per_device_train_batch_size: int = 32
     per_device_eval_batch_size: int = 64
-    learning_rate: float = 5e-4
+    learning_rate: float = 3e-4
     warmup_steps: float = 0.1
     logging_steps: float = 0.05
     save_strategy: str = "epoch"
@@ -128,17 +132,17 @@ def main(argv: list[str] | None = None) -> None:
     set_up(training_args)
     data = load_pairs(args)
     prompt = build_prompt(options["source_lang"], options["target_lang"])
-    if args.smoke:
-        tokenizer, model = tiny(data["train"], prompt)
-    else:
-        tokenizer, model = pretrained(args.model_name_or_path)
+    name = args.model_name_or_path
+    tokenizer, model = tiny(data["train"], prompt) if args.smoke else pretrained(name)
     metrics = {}
     if training_args.do_train:
         trainer = build_trainer(model, tokenizer, training_args, data, prompt)
         metrics |= train(trainer)
     model.to(training_args.device, torch.bfloat16 if training_args.bf16 else torch.float32)
     if training_args.do_train:
-        metrics |= evaluate(data.get("validation", data["train"][:20]), model, tokenizer, **options)
+        scores, examples = evaluate(data, model, tokenizer, **options)
+        metrics |= scores
+        show(examples, metrics, training_args)
     if args.output_file:
         metrics |= translate_file(args, training_args, model, tokenizer, **options)
     elif args.input_file:
@@ -162,6 +166,7 @@ def tiny(pairs: Pairs, prompt: str) -> tuple[T5Tokenizer, T5ForConditionalGenera
     vocabulary += [(f"▁{word}", -1.0) for word in list(dict.fromkeys(text.split()))[:8000]]
     vocabulary += [(character, -10.0) for character in sorted({"▁", *text})]  # spell the rest
     tokenizer = T5Tokenizer(vocabulary, extra_ids=0)
+    keep_control_tokens_out(tokenizer)
     config = T5Config(vocab_size=len(tokenizer), decoder_start_token_id=0, **TINY_SIZE)
     return tokenizer, T5ForConditionalGeneration(config)
 
@@ -180,7 +185,20 @@ def pretrained(name: str) -> tuple[T5Tokenizer, T5ForConditionalGeneration]:
     if missing:
         raise InputError(f"{name} is no complete T5: it lacks {len(missing)} weights: {missing[0]}")
     check_vocabulary(folder, len(tokenizer), model.config.vocab_size)
+    keep_control_tokens_out(tokenizer)
     return tokenizer, model
+
+
+def keep_control_tokens_out(tokenizer: T5Tokenizer) -> None:
+    """Let `</s>`, `<extra_id_0>` and their like in a text be text: only the tokenizer adds them."""
+    tokenizer.split_special_tokens = True
+    # They are pieces of the vocabulary, too. A cut after their first letter keeps words from it.
+    names = [
+        f"{re.escape(name[0])}(?={re.escape(name[1:])})" for name in tokenizer.all_special_tokens
+    ]
+    cut = pre_tokenizers.Split(Regex("|".join(names)), "isolated")
+    backend = tokenizer.backend_tokenizer
+    backend.pre_tokenizer = pre_tokenizers.Sequence([backend.pre_tokenizer, cut])
 
 
 def build_trainer(
@@ -194,6 +212,9 @@ def build_trainer(
     if "validation" not in pairs:
         training_args.eval_strategy = "no"
         training_args.load_best_model_at_end = False
+    references = [target for _, target in pairs.get("validation", [])]
+    bleu = partial(bleu_of_tokens, tokenizer=tokenizer, references=references)
+    warn_before_training(pairs, tokenizer)
     return Seq2SeqTrainer(
         model,
         training_args,
@@ -202,7 +223,7 @@ def build_trainer(
         eval_dataset=pairs.get("validation"),
         processing_class=tokenizer,
         compute_loss_func=partial(mean_loss, label_smoothing=training_args.label_smoothing_factor),
-        compute_metrics=partial(bleu_of_tokens, tokenizer=tokenizer),
+        compute_metrics=bleu if training_args.predict_with_generate else None,
     )
 
 
@@ -237,11 +258,15 @@ def mean_loss(
     return total / num_items_in_batch
 
 
-def bleu_of_tokens(output: transformers.EvalPrediction, tokenizer: T5Tokenizer) -> dict[str, float]:
-    """Return BLEU of generated ids against labels, both (rows, tokens) padded with -100."""
+def bleu_of_tokens(
+    output: transformers.EvalPrediction, tokenizer: T5Tokenizer, references: list[str]
+) -> dict[str, float]:
+    """Return BLEU of generated ids (rows, tokens), padded with -100, against the right texts.
+
+    The labels would not do as references: decoded, they lack what the tokenizer cannot write.
+    """
     translations = tokenizer.batch_decode(output.predictions.clip(0), skip_special_tokens=True)
-    references = tokenizer.batch_decode(output.label_ids.clip(0), skip_special_tokens=True)
-    return {"bleu": BLEU().corpus_score(translations, [references]).score}
+    return {"bleu": score(translations, references)["bleu"]}
 
 
 def train(trainer: Trainer) -> dict[str, float]:
@@ -262,32 +287,57 @@ def train(trainer: Trainer) -> dict[str, float]:
 
 
 def evaluate(
-    pairs: Pairs, model: T5ForConditionalGeneration, tokenizer: T5Tokenizer, **options: object
-) -> dict[str, float]:
-    """Translate the sources, print the first 20, and return the scores against the targets.
+    data: dict[str, Pairs], model: T5ForConditionalGeneration, tokenizer: T5Tokenizer, **options
+) -> tuple[dict[str, float], list[str]]:
+    """Translate the pairs `validation`, and return their scores and what to show of them.
 
-    `options` are those of `translate`.
+    Without `validation` it is the first 20 of `train`, and the scores are named so: they tell what
+    was learnt by heart, not how good the model is. `options` are those of `translate`.
     """
-    sources = [source for source, _ in pairs]
-    references = [" ".join(target.split()) for _, target in pairs]
+    learnt = "validation" not in data
+    pairs = data["train"][:20] if learnt else data["validation"]
+    sources, references = zip(*pairs, strict=True)
     translations = translate(sources, model, tokenizer, **options)
-    for source, translation in zip(sources[:20], translations, strict=False):
-        print(f"  {source} -> {translation}")
-    exact = sum(a == b for a, b in zip(translations, references, strict=True))
-    print(f"{exact} of {len(pairs)} translations are exactly the reference")
-    return score(translations, references)
+    scores = score(translations, references)
+    exact = sum(a == one_line(b) for a, b in zip(translations, references, strict=True))
+    examples = [f"  {a} -> {b}" for a, b in zip(sources[:20], translations, strict=False)]
+    examples += [f"{exact} of {len(pairs)} translations are exactly the reference"]
+    if learnt:
+        examples += ["These are training pairs; --validation_file shows how good the model is."]
+        scores = {f"train_{name}": value for name, value in scores.items()}
+    return scores, [*examples, *signatures(references)]
 
 
-def score(translations: list[str], references: list[str]) -> dict[str, float]:
-    """Print and return BLEU and chrF, 0 to 100, with sacrebleu's signature of how they count."""
-    if len(translations) != len(references):
-        counts = f"{len(references)} references for {len(translations)} translations"
-        raise InputError(f"{counts}: give one for each")
-    scores = {}
-    for name, metric in {"bleu": BLEU(), "chrf": CHRF()}.items():
-        scores[name] = metric.corpus_score(translations, [references]).score
-        print(f"{name} = {scores[name]:.2f}, {metric.get_signature()}")
-    return scores
+def score(translations: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """Return BLEU and chrF, 0 to 100, of translations against one right translation each."""
+    check_references(references, len(translations))
+    translations = [one_line(text) for text in translations]
+    metrics = metrics_for(references)
+    return {name: metrics[name].corpus_score(translations, None).score for name in metrics}
+
+
+# Letters of languages without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+
+
+def metrics_for(references: Sequence[str]) -> dict[str, BLEU | CHRF]:
+    """Return sacrebleu's metrics; where no spaces part the words, BLEU counts letters instead."""
+    references = [one_line(text) for text in references]
+    text = "".join(references)
+    unspaced = len(UNSPACED.findall(text)) > len(text) / 2
+    bleu = BLEU(tokenize="char" if unspaced else "13a", references=[references])
+    return {"bleu": bleu, "chrf": CHRF(references=[references])}
+
+
+def signatures(references: Sequence[str]) -> list[str]:
+    """Return how sacrebleu counts with such references, a line for each metric."""
+    metrics = metrics_for(references)
+    return [f"{name}: {metrics[name].get_signature()}" for name in metrics]
+
+
+def one_line(text: str) -> str:
+    """Return a text with one space for all white space, line ends of any kind included."""
+    return " ".join(text.split())
 
 
 @torch.inference_mode()
@@ -305,7 +355,8 @@ def translate(
     """Translate texts, each into one line; return them in the order of the texts.
 
     Rows of like length share a batch. A blank text stays blank, one of more than 512 tokens is
-    translated in parts; warnings name a text by its number, which begins at `first_line`.
+    translated in parts; warnings name a text by its number, which begins at `first_line`. Letters
+    that the tokenizer does not know get lost: `unknown_letters` finds them.
     """
     model.eval()  # no dropout, as in training
     prompt = build_prompt(source_lang, target_lang)
@@ -412,6 +463,7 @@ def demonstrate(
     texts: Sequence[str], model: T5ForConditionalGeneration, tokenizer: T5Tokenizer, **options
 ) -> None:
     """Print the tokens and ids that the model reads, and its translation."""
+    warn_of_letters(unknown_letters(texts, tokenizer))
     source_lang, target_lang = options["source_lang"], options["target_lang"]
     for text, translation in zip(texts, translate(texts, model, tokenizer, **options), strict=True):
         ids = tokenizer(build_prompt(source_lang, target_lang) + text).input_ids
@@ -421,12 +473,34 @@ def demonstrate(
         print(f"{target_lang}: {translation}\n")
 
 
-def windows(lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield WINDOW_LINES lines at a time, with the number of the first: memory stays flat."""
-    lines, first_line = iter(lines), 1
+def windows(lines: Iterable[str], tokenizer: T5Tokenizer) -> Iterator[tuple[int, list[str]]]:
+    """Yield WINDOW_LINES lines at a time, with the number of the first: memory stays flat.
+
+    After the last it warns of all letters that the tokenizer does not know.
+    """
+    lines, first_line, unknown = iter(lines), 1, {}
     while window := list(islice(lines, WINDOW_LINES)):
         yield first_line, window
+        unknown = unknown_letters(window, tokenizer, first_line) | unknown
         first_line += len(window)
+    warn_of_letters(unknown)
+
+
+def unknown_letters(
+    texts: Sequence[str], tokenizer: T5Tokenizer, first_line: int = 1
+) -> dict[str, int]:
+    """Return the letters that the tokenizer does not know, each with the first line it is in."""
+    unknown = tokenizer.unk_token_id
+    composed = [unicodedata.normalize("NFC", text) for text in texts]  # é is one letter, not two
+    letters = sorted(set().union(*composed))
+    alone = tokenizer(letters).input_ids if letters else []
+    suspects = {letter for letter, ids in zip(letters, alone, strict=True) if unknown in ids}
+    found = {}
+    for number, text in enumerate(texts):
+        here = suspects.intersection(composed[number])
+        if here and unknown in tokenizer(text).input_ids:
+            found = dict.fromkeys(here, first_line + number) | found
+    return found
 
 
 def translate_to_screen(
@@ -437,7 +511,7 @@ def translate_to_screen(
 ) -> None:
     """Translate a file or a pipe (`-`) window by window to standard output."""
     sys.stdout.flush()  # what a training has printed comes first
-    for first_line, texts in windows(read_lines(path)):
+    for first_line, texts in windows(read_lines(path), tokenizer):
         translations = translate(texts, model, tokenizer, first_line=first_line, **options)
         with open(1, "wb", closefd=False) as screen:
             screen.write(as_lines(translations))
@@ -456,8 +530,10 @@ def translate_file(
     them again. Several processes take turns.
     """
     references = list(read_lines(args.reference_file)) if args.reference_file else None
+    if references is not None and os.path.isfile(args.input_file or ""):  # a pipe is read once
+        check_references(references, sum(1 for _ in read_lines(args.input_file)))
     folder, files = partial_folder(args, options, model), []
-    for first_line, texts in windows(args.text or read_lines(args.input_file)):
+    for first_line, texts in windows(args.text or read_lines(args.input_file), tokenizer):
         files.append(folder / f"{first_line:012}.txt")
         turn = len(files) % training_args.world_size == training_args.process_index
         finished = training_args.resume_from_checkpoint and files[-1].exists()
@@ -474,7 +550,11 @@ def translate_file(
         for file in files:
             joined.write(file.read_bytes())
     shutil.rmtree(folder, ignore_errors=True)
-    return {} if references is None else score(list(read_lines(output)), references)
+    if references is None:
+        return {}
+    scores = score(list(read_lines(output)), references)
+    print(*signatures(references), sep="\n")
+    return scores
 
 
 # Plumbing: nothing below is about T5 --------------------------------------------------------------
@@ -497,12 +577,12 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
     """Parse and check the command line; bad usage raises InputError."""
     classes = (ScriptArguments, TranslationArguments, FineTuningArguments)
     args, options, training_args = parse(argv, *classes)
-    check_metric(training_args, "bleu", "loss")
     check_positive(options, "num_beams", "max_new_tokens", "batch_tokens")
+    check_training(training_args)
     training, several = training_args.do_train, training_args.world_size > 1
     if not (args.text or args.input_file or training):
         # A character device is a terminal or /dev/null; anything else is a pipe or a file.
-        if stat.S_ISCHR(os.fstat(0).st_mode):
+        if sys.stdin is None or stat.S_ISCHR(os.fstat(0).st_mode):
             args.text = SAMPLE_TEXTS
         else:
             args.input_file = "-"
@@ -521,6 +601,26 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
         if made:
             refuse(mistake)
     return args, vars(options), training_args
+
+
+def check_training(training_args: FineTuningArguments) -> None:
+    """Raise InputError for flags of the trainer with which it would fail after the first epoch."""
+    check_metric(training_args, "bleu", "loss")
+    by_loss = training_args.metric_for_best_model in (None, "loss", "eval_loss")
+    mistakes = {
+        "--train_sampling_strategy group_by_length needs lengths, and pairs have two": (
+            training_args.train_sampling_strategy == "group_by_length"
+        ),
+        "--predict_with_generate false gives no BLEU: add --metric_for_best_model loss": (
+            not training_args.predict_with_generate and not by_loss
+        ),
+        "--prediction_loss_only gives no BLEU: add --metric_for_best_model loss": (
+            training_args.prediction_loss_only and not by_loss
+        ),
+    }
+    for mistake, made in mistakes.items():
+        if made:
+            refuse(mistake)
 
 
 def parse(argv: list[str] | None, *dataclasses: type) -> tuple:
@@ -587,6 +687,44 @@ def warn(message: str) -> None:
     tqdm.write(f"warning: {message}", sys.stderr)
 
 
+def warn_of_letters(unknown: dict[str, int], where: str = "line") -> None:
+    """Warn of letters that the tokenizer does not know; of several processes one does."""
+    if unknown and PartialState().is_main_process:
+        first = min(unknown.values())
+        warn(f"the model does not know, and loses: {some_of(unknown)} (first: {where} {first})")
+
+
+def warn_before_training(data: dict[str, Pairs], tokenizer: T5Tokenizer) -> None:
+    """Warn of letters that the tokenizer does not know: of sources, and the share of the targets.
+
+    Line numbers go through the splits one after the other.
+    """
+    pairs = [pair for split in data.values() for pair in split]
+    warn_of_letters(unknown_letters([source for source, _ in pairs], tokenizer), "pair")
+    words = Counter(word for _, target in pairs for word in target.split())
+    unknown = unknown_letters(list(words), tokenizer)
+    lost = [
+        word for word in words if not unknown.keys().isdisjoint(unicodedata.normalize("NFC", word))
+    ]
+    if lost and PartialState().is_main_process:
+        share = sum(words[word] for word in lost) / words.total()
+        warn(f"{share:.1%} of the target words cannot be learnt: they hold {some_of(unknown)}")
+
+
+def some_of(letters: Iterable[str]) -> str:
+    """Return the first 50 letters in alphabetical order, and how many more there are."""
+    letters = sorted(letters)
+    more = f" and {len(letters) - 50} more" if len(letters) > 50 else ""
+    return " ".join(letters[:50]) + more
+
+
+def check_references(references: Sequence[str], translations: int) -> None:
+    """Raise InputError if there is not one reference for each translation."""
+    if len(references) != translations:
+        counts = f"{len(references)} references for {translations} translations"
+        raise InputError(f"{counts}: give one for each")
+
+
 def prepare(args: transformers.TrainingArguments) -> None:
     """Check the trainer's flags before any work is done, and set up this process."""
     check_positive(args, "per_device_train_batch_size", "learning_rate", "num_train_epochs")
@@ -647,15 +785,24 @@ def read_pairs(path: str) -> list[tuple[str, str]]:
 
 
 def read_lines(path: str) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file, or of standard input (`-`), without their ends."""
-    with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
+    """Yield the lines of a UTF-8 file, or of standard input (`-`), without their ends.
+
+    LF, CRLF and CR end a line, and nothing else does.
+    """
+    if path == "-" and sys.stdin is None:
+        raise InputError("there is no standard input: name a file")
+    options = {"encoding": "utf-8-sig", "errors": "surrogateescape", "closefd": path != "-"}
+    with open(0 if path == "-" else path, **options) as file:
         for number, line in enumerate(file, 1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                where = f"{path}, line {number}: byte {error.start + 1}"
-                raise InputError(f"{where} is not UTF-8 text: save the file as UTF-8") from error
-            yield text.rstrip("\r\n")
+            wrong = NO_TEXT.search(line)
+            if wrong:
+                byte = len(line[: wrong.start()].encode()) + 1
+                where = f"{path}, line {number}: byte {byte}"
+                raise InputError(f"{where} is not UTF-8 text: save the file as UTF-8")
+            yield line.removesuffix("\n")
+
+
+NO_TEXT = re.compile("[\0\udc80-\udcff]")  # NUL, and how Python reads bytes that are not UTF-8
 
 
 def as_lines(texts: list[str]) -> bytes:
@@ -747,11 +894,14 @@ def explain(error: Exception, name: str) -> str:
 
 
 def check_model_type(folder: str, name: str, model_types: Container[str] | None) -> None:
-    """Raise InputError if a configuration names a type of model that is none of these."""
-    if model_types is not None and Path(folder, "config.json").exists():
-        found = transformers.PreTrainedConfig.get_config_dict(folder)[0].get("model_type")
-        if found and found not in model_types:
-            raise InputError(f"{name} is a {found} model: this script is not for it")
+    """Raise InputError if a model's configuration is missing, or names none of these types."""
+    if model_types is None:
+        return
+    if not Path(folder, "config.json").exists():
+        raise InputError(f"cannot load {name}: there is no config.json, so it is no model")
+    found = transformers.PreTrainedConfig.get_config_dict(folder)[0].get("model_type")
+    if found and found not in model_types:
+        raise InputError(f"{name} is a {found} model: this script is not for it")
 
 
 # What the libraries raise for a folder that holds no checkpoint, or a damaged one.
@@ -831,6 +981,17 @@ def next_command(args: ScriptArguments, options: dict, training_args: FineTuning
     model = training_args.output_dir if training_args.do_train else args.model_name_or_path
     languages = ["--source_lang", options["source_lang"], "--target_lang", options["target_lang"]]
     return shlex.join(["--input_file", "FILE", *languages, "--model_name_or_path", model])
+
+
+def show(
+    examples: list[str], metrics: dict[str, float], training_args: FineTuningArguments
+) -> None:
+    """Print what a training has come to, when its metrics are safe; of several processes one does."""
+    if training_args.process_index == 0:
+        with whole_files(training_args.output_dir) as folder:
+            text = json.dumps(metrics, indent=2, sort_keys=True)
+            (folder / "all_results.json").write_text(text)
+        print(*examples, sep="\n")
 
 
 def report(metrics: dict[str, float], output_dir: str, command: str) -> None:
