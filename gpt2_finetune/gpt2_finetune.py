@@ -2,6 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = [
 #     "accelerate>=1.10",
+#     "filelock>=3.16",
 #     "huggingface_hub>=1.5",
 #     "matplotlib>=3.10",
 #     "numpy>=2.1",
@@ -46,6 +47,7 @@ import huggingface_hub
 import numpy as np
 import torch
 import transformers
+from filelock import FileLock, Timeout
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.constants import HF_ASSETS_CACHE
 from huggingface_hub.errors import (
@@ -394,12 +396,14 @@ def train(trainer: Trainer) -> dict[str, float]:
     # Under the model's own names, not those of older checkpoints: the trainer loads no others.
     save = trainer.model.save_pretrained
     trainer.model.save_pretrained = partial(save, save_original_format=False)
-    metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-    with whole_files(trainer.args.output_dir) as folder:
-        trainer.save_model(folder)
-        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, no part of the model
-        curve = draw_training_curve(trainer.state.log_history)
-        curve.savefig(folder / "training_curve.png", dpi=120)
+    with only_run(trainer.args.output_dir, trainer.is_world_process_zero()):
+        metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+        with whole_files(trainer.args.output_dir) as folder:
+            trainer.save_model(folder)
+            # a pickle, no part of the model
+            (folder / "training_args.bin").unlink(missing_ok=True)
+            curve = draw_training_curve(trainer.state.log_history)
+            curve.savefig(folder / "training_curve.png", dpi=120)
     return metrics
 
 
@@ -482,15 +486,17 @@ def parse(argv: list[str] | None, *dataclasses: type) -> tuple:
 
 def evaluate_when_saving(parser: argparse.ArgumentParser, argv: list[str]) -> None:
     """Let evaluation follow saving, or saving an explicit --eval_strategy: so the best is kept."""
+    default = parser.get_default("eval_strategy")
+    parser.set_defaults(eval_strategy=None)
     known, _ = parser.parse_known_args(argv)
-    explicit = known.eval_strategy != parser.get_default("eval_strategy") or known.eval_steps
     if known.eval_strategy == "no":
         parser.set_defaults(load_best_model_at_end=False)
-    elif explicit:
-        steps = known.eval_steps or known.logging_steps
-        parser.set_defaults(save_strategy=known.eval_strategy, save_steps=steps)
-    elif known.save_strategy != "best":
-        parser.set_defaults(eval_strategy=known.save_strategy, eval_steps=known.save_steps)
+    elif known.eval_strategy or known.eval_steps:
+        strategy, steps = known.eval_strategy or default, known.eval_steps or known.logging_steps
+        parser.set_defaults(eval_strategy=strategy, save_strategy=strategy, save_steps=steps)
+    else:
+        strategy = default if known.save_strategy == "best" else known.save_strategy
+        parser.set_defaults(eval_strategy=strategy, eval_steps=known.save_steps)
 
 
 def check_metric(args: transformers.TrainingArguments, *names: str) -> None:
@@ -658,6 +664,23 @@ def complete_checkpoints(output_dir: str) -> list[str]:
     states = Path(output_dir).glob("checkpoint-[0-9]*/trainer_state.json")  # written last of all
     complete = [str(state.parent) for state in states if state.read_bytes().endswith(b"}\n")]
     return sorted(complete, key=lambda folder: int(folder.rpartition("-")[2]))
+
+
+@contextmanager
+def only_run(output_dir: str, first_process: bool = True) -> Iterator[None]:
+    """Keep a second run, which would mix its checkpoints with ours, out of a folder."""
+    lock = FileLock(Path(output_dir, ".lock"))  # ends with this process, whatever happens
+    try:
+        if first_process:
+            lock.acquire(blocking=False)
+    except Timeout:
+        raise InputError(f"another run is training in {output_dir}: choose another") from None
+    try:
+        yield
+    finally:
+        if first_process:
+            Path(output_dir, ".lock").unlink(missing_ok=True)
+            lock.release()
 
 
 def check_same_model(checkpoint: str, model: PreTrainedModel) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from conftest import load_script
+from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from transformers import BertForPreTraining
 
@@ -254,3 +255,18 @@ def test_data_seed_alone_changes_the_order(tmp_path, keep):
         bert.main([*flags, *out])
         orders.append(list(kept["trainer"]._get_train_sampler()))
     assert orders[0] != orders[1] == orders[2]
+
+
+@pytest.mark.parametrize("name", ["bert_finetune", "gpt2_finetune", "t5_translator"])
+def test_a_second_run_in_one_folder_is_refused(name, tmp_path):
+    script = load_script(name)
+    flags = [*write_inputs(name, tmp_path), "--smoke", "--max_steps", "1"]
+    flags += ["--output_dir", str(tmp_path / "out")]
+    (tmp_path / "out").mkdir()
+    with (
+        FileLock(tmp_path / "out" / ".lock"),
+        pytest.raises(script.InputError, match="another run"),
+    ):
+        script.main(flags)
+    script.main(flags)
+    assert not (tmp_path / "out" / ".lock").exists()

@@ -36,6 +36,8 @@ SHARED += (
     "check_length",
 )
 SHARED += ("complete_checkpoints", "whole_files", "report", "read_lines", "read_pairs")
+SHARED += ("MODEL_FILES", "NO_DOWNLOAD", "download", "explain", "check_model_type", "only_run")
+SHARED += ("evaluate_when_saving", "check_metric", "check_same_model", "earlier_results")
 PACKAGE_OF_IMPORT = {"sklearn": "scikit-learn"}
 SAFE_SUFFIXES = {
     ".safetensors",

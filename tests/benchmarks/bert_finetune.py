@@ -51,6 +51,7 @@ def peak_memory() -> float:
 def trainer_of(side: str, options, tables: dict, folder: str) -> Trainer:
     """Trainer of the script ("ours") or of the usual way ("usual") for the same rows."""
     flags = "--save_strategy no --logging_strategy no --disable_tqdm true --num_train_epochs 1"
+    flags += " --learning_rate 1e-4"
     _, training_args = script.parse_arguments(["--output_dir", folder, *flags.split()])
     set_seed(0)
     tokenizer, model = script.pretrained(options.model, script.class_names(tables["train"]))
