@@ -573,11 +573,23 @@ def check_positive(args: object, *names: str) -> None:
             raise InputError(f"--{name} {value}: give a number above 0")
 
 
+# Flags for metrics that are computed in another way than here.
+ALL_ROWS_AT_ONCE = (
+    "batch_eval_metrics",
+    "eval_do_concat_batches",
+    "label_names",
+    "prediction_loss_only",
+)
+
+
 def prepare(args: transformers.TrainingArguments) -> None:
     """Check the trainer's flags before any work is done, and set up this process."""
     check_positive(args, "per_device_train_batch_size", "learning_rate", "num_train_epochs")
     if not 0 <= args.seed < 2**32:
         raise InputError(f"--seed {args.seed}: give a number from 0 to {2**32 - 1}")
+    for name in ALL_ROWS_AT_ONCE:
+        if getattr(args, name) != getattr(type(args), name):
+            raise InputError(f"--{name}: this script computes its metrics from all rows at once")
     checkpoint = args.resume_from_checkpoint
     if checkpoint == "last":
         args.resume_from_checkpoint = next(reversed(complete_checkpoints(args.output_dir)), None)

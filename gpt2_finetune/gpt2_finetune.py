@@ -127,11 +127,11 @@ def main(argv: list[str] | None = None) -> None:
     args, training_args = parse_arguments(argv)
     prepare(training_args)
     with tempfile.TemporaryDirectory() as folder, training_args.main_process_first():
-        files = choose_files(args, training_args, folder)
         if args.smoke:
-            tokenizer, model = tiny(files["train"], args.block_size or 64)
+            tokenizer, model = tiny(args.train_file, args.block_size or 64)
         else:
             tokenizer, model = pretrained(args.model_name_or_path)
+        files = choose_files(args, training_args, tokenizer.eos_token, folder)
         datasets = load_datasets(files, tokenizer, context_size(model), args)
     trainer = build_trainer(model, tokenizer, training_args, datasets)
     metrics, texts = {}, []
@@ -232,24 +232,20 @@ def read_pieces(path: str, label: str) -> Iterator[list[str]]:
 
 
 def choose_files(
-    args: ScriptArguments, training_args: FineTuningArguments, folder: str
+    args: ScriptArguments, training_args: FineTuningArguments, end_of_text: str | None, folder: str
 ) -> dict[str, str]:
     """Return the text files `train` and `validation` that are needed: own ones or the sample.
 
-    The sample is written to `folder`. Without a validation file both are the training file.
+    The sample is written to `folder`, with the model's end-of-text token between its paragraphs.
+    Without a validation file both are the training file.
     """
-    if args.smoke and not training_args.do_train:
-        raise InputError("--smoke builds a model to train: leave it out to use a saved one")
     files = {"train": args.train_file, "validation": args.validation_file or args.train_file}
     if not any(files.values()):
         sample = Path(folder, "sample.txt")
-        sample.write_text(SAMPLE_TEXT, encoding="utf-8")
+        sample.write_text((end_of_text or "\n\n").join(SAMPLE_PARAGRAPHS), encoding="utf-8")
         files = dict.fromkeys(files, str(sample))
     steps = {"train": training_args.do_train, "validation": training_args.do_eval}
-    files = {split: path for split, path in files.items() if steps[split]}
-    if None in files.values():
-        raise InputError("no train file: give --train_file, or choose with --do_...")
-    return files
+    return {split: path for split, path in files.items() if steps[split]}
 
 
 def load_datasets(
@@ -288,16 +284,28 @@ def pretrained(name: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
         model, loading = AutoModelForCausalLM.from_pretrained(folder, **options)
     except LOADING_ERRORS as error:
         raise InputError(f"cannot load {name}: {error}") from error
-    if loading["missing_keys"] or not getattr(model.config, "is_decoder", True):
+    if loading["missing_keys"]:
         raise InputError(f"{name} is not a whole causal language model: parts are missing")
+    if looks_ahead(model):
+        raise InputError(f"{name} is no causal language model: it sees the words to predict")
     check_vocabulary(folder, len(tokenizer), model.config.vocab_size)
     return tokenizer, model
 
 
-def tiny(path: str, n_positions: int = 64) -> tuple[GPT2Tokenizer, GPT2LMHeadModel]:
-    """For --smoke: a vocabulary of a text's first two million characters, and a small GPT-2."""
+def looks_ahead(model: PreTrainedModel) -> bool:
+    """Return whether a later token changes what a model says about an earlier one."""
+    with torch.no_grad():
+        first, second = model(torch.tensor([[0, 0], [0, 1]])).logits[:, 0]  # each (vocabulary,)
+    return not torch.allclose(first, second, atol=1e-5)
+
+
+def tiny(path: str | None, n_positions: int = 64) -> tuple[GPT2Tokenizer, GPT2LMHeadModel]:
+    """For --smoke: a vocabulary of a text's first two million characters, and a small GPT-2.
+
+    Without a text it is made of the built-in paragraphs.
+    """
     torch.set_num_threads(1)  # so small a model gains nothing from more
-    pieces = islice(read_pieces(path, "Reading"), 4)
+    pieces = islice(read_pieces(path, "Reading"), 4) if path else SAMPLE_PARAGRAPHS
     tokenizer = GPT2Tokenizer().train_new_from_iterator(pieces, 1000, show_progress=False)
     end = tokenizer.eos_token_id
     options = {"vocab_size": len(tokenizer), "n_positions": n_positions, **TINY_SIZE}
@@ -345,7 +353,8 @@ class BlockTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         if self.args.train_sampling_strategy != "random":
             return super()._get_train_sampler(train_dataset)
-        return EpochSampler(self.train_dataset, self.args.seed)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return EpochSampler(self.train_dataset, seed)
 
 
 class EpochSampler(Sampler):
@@ -419,13 +428,13 @@ def perplexity_and_speed(metrics: dict, datasets: dict[str, TextDataset]) -> dic
 
 
 def write_texts(prompt: str, texts: list[str], output_dir: str) -> None:
-    """Print the texts that continue the prompt, and write them to generated.txt."""
+    """Write the texts that continue the prompt to generated.txt, and print them."""
     titles = ["Before training", "After training"] if len(texts) == 2 else ["Continuation"]
     lines = [f"{title}: {prompt}{text}\n" for title, text in zip(titles, texts, strict=False)]
     if texts:
-        print(*lines, sep="\n")
         with whole_files(output_dir) as folder:
             (folder / "generated.txt").write_text("\n".join(lines), encoding="utf-8")
+        print(*lines, sep="\n")
 
 
 # Plumbing: nothing below is about GPT-2 -----------------------------------------------------------
@@ -460,6 +469,10 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, FineTuning
     if not (training_args.do_train or training_args.do_eval or training_args.do_predict):
         training_args.do_train = training_args.do_predict = True
         training_args.do_eval = bool(args.validation_file or percentage)
+    if args.smoke and not training_args.do_train:
+        raise InputError("--smoke builds a model to train: leave it out to use a saved one")
+    if training_args.do_train and args.validation_file and not args.train_file:
+        raise InputError("no train file: give --train_file, or choose with --do_...")
     return args, training_args
 
 
@@ -514,11 +527,23 @@ def check_positive(args: object, *names: str) -> None:
             raise InputError(f"--{name} {value}: give a number above 0")
 
 
+# Flags for metrics that are computed in another way than here.
+ALL_ROWS_AT_ONCE = (
+    "batch_eval_metrics",
+    "eval_do_concat_batches",
+    "label_names",
+    "prediction_loss_only",
+)
+
+
 def prepare(args: transformers.TrainingArguments) -> None:
     """Check the trainer's flags before any work is done, and set up this process."""
     check_positive(args, "per_device_train_batch_size", "learning_rate", "num_train_epochs")
     if not 0 <= args.seed < 2**32:
         raise InputError(f"--seed {args.seed}: give a number from 0 to {2**32 - 1}")
+    for name in ALL_ROWS_AT_ONCE:
+        if getattr(args, name) != getattr(type(args), name):
+            raise InputError(f"--{name}: this script computes its metrics from all rows at once")
     checkpoint = args.resume_from_checkpoint
     if checkpoint == "last":
         args.resume_from_checkpoint = next(reversed(complete_checkpoints(args.output_dir)), None)
@@ -731,7 +756,7 @@ def draw_training_curve(log_history: list[dict[str, float]]) -> Figure:
 def next_command(args: ScriptArguments, training_args: FineTuningArguments) -> str:
     """Return the flags that continue the prompt with this run's model."""
     model = training_args.output_dir if training_args.do_train else args.model_name_or_path
-    return f"--do_predict --prompt {shlex.quote(args.prompt)} --model_name_or_path {model}"
+    return shlex.join(["--do_predict", "--prompt", args.prompt, "--model_name_or_path", model])
 
 
 def report(metrics: dict[str, float], output_dir: str, command: str) -> None:
@@ -844,7 +869,7 @@ the driver sets his watch by the tide. Letters wait in wooden boxes, parcels wai
 the cat sleeps on whatever is warm. One after another the boats answer with their horns, and slowly
 they all find the way home.
 """.strip()
-SAMPLE_TEXT = SAMPLE_TEXT.replace("\n\n", "<|endoftext|>").replace("\n", " ")
+SAMPLE_PARAGRAPHS = [" ".join(lines.split()) for lines in SAMPLE_TEXT.split("\n\n")]
 
 if __name__ == "__main__":
     for stream in filter(None, (sys.stdout, sys.stderr)):

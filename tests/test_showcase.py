@@ -36,7 +36,15 @@ SHARED += (
     "check_length",
 )
 SHARED += ("complete_checkpoints", "whole_files", "report", "read_lines", "read_pairs")
-SHARED += ("MODEL_FILES", "NO_DOWNLOAD", "download", "explain", "check_model_type", "only_run")
+SHARED += (
+    "ALL_ROWS_AT_ONCE",
+    "MODEL_FILES",
+    "NO_DOWNLOAD",
+    "download",
+    "explain",
+    "check_model_type",
+    "only_run",
+)
 SHARED += ("evaluate_when_saving", "check_metric", "check_same_model", "earlier_results")
 PACKAGE_OF_IMPORT = {"sklearn": "scikit-learn"}
 SAFE_SUFFIXES = {
@@ -437,6 +445,65 @@ def test_same_command_gives_the_same_weights_and_metrics(name, tmp_path):
         runs.append((output, files))
     assert runs[0] == runs[1]
     assert any(runs[0][1].values()) or name == "self_attention"
+
+
+RUSSIAN, GERMAN = "Кошка спит на крыше", "Die Katze schläft auf dem Dach"
+FOREIGN = {  # a file, what it holds, and flags
+    "bert_finetune": ("a.csv", f"text,label\n{RUSSIAN},да\nx {GERMAN},нет\n", "--validation_file"),
+    "gpt2_finetune": ("a.txt", f"{RUSSIAN}. " * 300, "--prompt Кошка --train_file"),
+    "t5_translator": ("a.tsv", f"{GERMAN}\t{RUSSIAN}\n" * 20, "--do_train --validation_file"),
+    "seq2seq_lstm": (
+        "a.tsv",
+        f"{RUSSIAN}\t{GERMAN}\nx\ty\n" * 20,
+        "--validation_file",
+    ),
+    "glue_mrpc": (
+        "train.tsv",
+        f"Quality\t#1 String\t#2 String\n1\t{RUSSIAN}\t{RUSSIAN}!\n",
+        "--data_dir",
+    ),
+    "self_attention": ("a", "", f"--text {RUSSIAN.replace(' ', '_')} --plot"),
+}
+
+
+@every_script
+def test_a_screen_that_lacks_letters_does_not_end_a_run(
+    name, run_as_main, tmp_path, monkeypatch, capsys
+):
+    """As on a Windows console: what cannot be shown is replaced, and every result is written."""
+    file, text, flags = FOREIGN[name]
+    (tmp_path / file).write_text(text, encoding="utf-8")
+    paths = {"--data_dir": tmp_path, "--plot": tmp_path / "a.png"}
+    words = flags.split()
+    words.append(str(paths.get(words[-1], tmp_path / file)))
+    if "--validation_file" in words:
+        words += ["--train_file", str(tmp_path / file)]
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="cp1252", newline="")
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), encoding="cp1252"))
+    monkeypatch.chdir(tmp_path)
+    steps = (
+        ["--max_steps", "20"] if name in ("bert_finetune", "gpt2_finetune", "t5_translator") else []
+    )
+    assert run_as_main(name, "--smoke", *words, *steps) == 0
+    screen.flush()
+    shown = screen.buffer.getvalue().decode("cp1252")
+    assert "????" in shown and "Next:" in shown
+    results = tmp_path / (
+        "a.png" if name == "self_attention" else f"outputs/{name}/all_results.json"
+    )
+    assert results.exists()
+
+
+def test_a_reader_who_leaves_early_is_said_in_one_line(tmp_path):
+    command = [sys.executable, str(SCRIPTS["self_attention"]), "--text", *["a b c d e f"] * 2000]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=tmp_path, **pipes)
+    process.stdout.readline()
+    process.stdout.close()
+    error = process.stderr.read()
+    assert process.wait(60) == 2
+    assert error == "error: the output was closed before its end\n"
 
 
 def test_every_script_has_smoke_commands_in_its_readme_and_in_the_root():
