@@ -54,6 +54,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
+    LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     StrictDataclassError,
@@ -606,7 +607,7 @@ def fetch(
         return name
     os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_DURATION", "10s")  # instead of four minutes
     enable_progress_bars()  # the library switches them off together with its own
-    reason = "it holds no such files"
+    found, reason = [], "it holds no such files"
     try:  # a firewall may swallow all calls, and only the first can be bounded
         siblings = HfApi().repo_info(name, repo_type=repo_type, timeout=10).siblings
         found = [file.rfilename for file in siblings if re.fullmatch(files, file.rfilename)]
@@ -618,9 +619,12 @@ def fetch(
         reason = explain(error, name)
     try:
         options = {"repo_type": repo_type, "local_files_only": True}
-        return snapshot_download(name, allow_patterns="config.json", **options)
+        folder = snapshot_download(name, allow_patterns="config.json", **options)
     except (OSError, ValueError):
-        raise InputError(f"cannot download {name}: {reason}") from None
+        folder = None
+    if folder is None or not all(Path(folder, file).exists() for file in found):
+        raise InputError(f"cannot download {name}: {reason}")
+    return folder
 
 
 NO_DOWNLOAD = "try --smoke, which needs no download, or give a local folder"
@@ -637,20 +641,27 @@ def download(name: str, file: str, repo_type: str) -> str:
 
 def explain(error: Exception, name: str) -> str:
     """Return what went wrong with the hub, and what helps."""
+    if isinstance(error, LocalEntryNotFoundError):
+        error = error.__cause__ or error  # why the hub did not give what the cache lacks
+    status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, GatedRepoError):
         page = f"https://huggingface.co/{name}"
         return f"it is gated: accept its terms at {page}, then log in with: hf auth login"
     if isinstance(error, (RepositoryNotFoundError, HFValidationError)):
         places = (*Path(name).parent.glob("*"), *Path().glob("*/*"))
         names = [str(place) for place in places if place.is_dir()]
-        near = difflib.get_close_matches(name, [*names, ScriptArguments.model_name_or_path], 1, 0.8)
+        near = difflib.get_close_matches(name, [*names, ScriptArguments.model_name_or_path], 1, 0.7)
         hint = (
             f"did you mean {near[0]}?" if near else "if it is private, log in with: hf auth login"
         )
         return f"no such folder here, and no such name on the hub: {hint}"
     if isinstance(error, OfflineModeIsEnabled):
         return f"not in the cache, and HF_HUB_OFFLINE is set: unset it, or {NO_DOWNLOAD}"
-    if getattr(getattr(error, "response", None), "status_code", None) == 429:
+    if status == 401:
+        return (
+            "the hub does not know this machine's token: log in (hf auth login) or unset HF_TOKEN"
+        )
+    if status == 429:
         return "the hub asks for a pause (429 Too Many Requests): wait, or log in: hf auth login"
     reason = str(error).strip().partition("\n")[0]
     return f"{reason}: {NO_DOWNLOAD}"

@@ -4,7 +4,9 @@ import io
 import json
 import math
 import re
+import shlex
 import shutil
+import sys
 import tracemalloc
 
 import numpy as np
@@ -19,8 +21,10 @@ from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers, 
 from tokenizers.models import BPE, WordLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BertModel,
     GPT2Config,
     GPT2LMHeadModel,
     GPT2Tokenizer,
@@ -30,7 +34,7 @@ from transformers import (
 )
 
 gpt2 = load_script("gpt2_finetune")
-SAMPLE = gpt2.SAMPLE_TEXT.replace("<|endoftext|>", "\n\n")
+SAMPLE = "\n\n".join(gpt2.SAMPLE_PARAGRAPHS)
 QUICK = ["--max_steps", "4", "--save_strategy", "no", "--max_new_tokens", "5"]
 GPT4_WORDS = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -188,7 +192,7 @@ def test_smoke_learns_every_paragraph_and_the_validation_text(trained, capsys):
 
 
 def test_saved_model_continues_a_prompt_without_training(trained, tmp_path, capsys):
-    prompt = ["--prompt", "Behind the church", "--max_new_tokens", "7"]
+    prompt = ["--prompt", "Behind the church", "--max_new_tokens", "6"]
     run(tmp_path, "--do_predict", "--model_name_or_path", str(trained), *prompt)
     printed = capsys.readouterr().out
     assert "Continuation: Behind the church stands a garden of herbs.\n" in printed
@@ -214,9 +218,15 @@ def test_steps_that_the_flags_choose(text_file, tmp_path):
         "--block_size",
         "16",
     ]
-    everything = run(
-        tmp_path / "all", *files, *QUICK, "--eval_strategy", "steps", "--eval_steps", "2"
-    )
+    evaluate = [
+        "--eval_strategy",
+        "steps",
+        "--eval_steps",
+        "2",
+        "--load_best_model_at_end",
+        "false",
+    ]
+    everything = run(tmp_path / "all", *files, *QUICK, *evaluate)
     assert {
         "train_loss",
         "eval_loss",
@@ -240,6 +250,87 @@ def test_steps_that_the_flags_choose(text_file, tmp_path):
     )
     assert same_weights(tmp_path / "separate", tmp_path / "whole")
     assert 0 < separate["eval_loss"] < 6
+
+
+DECODERS = {
+    "gpt2": {"n_embd": 32, "n_layer": 1, "n_head": 4},
+    "gpt_neox": {},
+    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32},
+    "llama": {},
+    "qwen2": {"num_key_value_heads": 2},
+    "falcon": {},
+    "bloom": {"n_layer": 1, "n_head": 4},
+    "gemma": {"num_key_value_heads": 1, "head_dim": 8},
+    "mistral": {"num_key_value_heads": 2},
+    "mixtral": {"num_key_value_heads": 2, "num_local_experts": 4},
+    "mamba": {"state_size": 4},
+    "bert": {"is_decoder": True},
+}
+ENCODERS = {
+    "bert": {},
+    "roberta": {"pad_token_id": 1},
+    "electra": {"embedding_size": 32},
+    "xlnet": {"d_model": 32, "n_layer": 1, "n_head": 4, "d_inner": 64},
+}
+
+
+def random_model(model_type, **sizes):
+    common = {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 64}
+    common |= {"num_attention_heads": 4, "num_hidden_layers": 1} if "n_head" not in sizes else {}
+    common |= {"eos_token_id": 0}
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **common | sizes))
+
+
+@pytest.mark.parametrize("model_type", DECODERS)
+def test_every_decoder_is_accepted_whatever_its_configuration_calls_it(model_type, tmp_path):
+    random_model(model_type, **DECODERS[model_type]).save_pretrained(tmp_path)
+    byte_tokenizer(SAMPLE).save_pretrained(tmp_path)
+    _, model = gpt2.pretrained(str(tmp_path))
+    assert model.config.model_type == model_type and not model.training
+
+
+@pytest.mark.parametrize("model_type", ENCODERS)
+def test_an_encoder_which_sees_the_words_to_predict_is_refused(model_type, tmp_path):
+    random_model(model_type, **ENCODERS[model_type]).save_pretrained(tmp_path)
+    byte_tokenizer(SAMPLE).save_pretrained(tmp_path)
+    with pytest.raises(gpt2.InputError, match="is no causal language model"):
+        gpt2.pretrained(str(tmp_path))
+
+
+def test_a_model_without_its_head_is_refused(tmp_path):
+    BertModel(random_model("bert", is_decoder=True).config).save_pretrained(tmp_path)
+    byte_tokenizer(SAMPLE).save_pretrained(tmp_path)
+    with pytest.raises(gpt2.InputError, match="not a whole causal language model"):
+        gpt2.pretrained(str(tmp_path))
+
+
+def test_sample_has_the_end_of_text_token_of_the_model(tmp_path, capsys):
+    folder = llama_folder(tmp_path / "a model", byte_tokenizer(SAMPLE, eos_token="</s>"))
+    run(tmp_path / "an output", *QUICK, "--block_size", "32", "--model_name_or_path", folder)
+    (cache,) = (tmp_path / "an output" / "cache").iterdir()
+    tokens, tokenizer = np.fromfile(cache, np.uint16), AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.decode(tokens).split("</s>") == gpt2.SAMPLE_PARAGRAPHS
+    assert (tokens == tokenizer.eos_token_id).sum() == len(gpt2.SAMPLE_PARAGRAPHS) - 1
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])  # paths with spaces are whole
+    assert command[-2:] == ["--model_name_or_path", str(tmp_path / "an output")]
+
+
+def test_sample_without_an_end_of_text_token_has_blank_lines(tmp_path):
+    make_char_checkpoint(SAMPLE, tmp_path / "char", n_layer=1)
+    run(tmp_path, *QUICK, "--model_name_or_path", str(tmp_path / "char"))
+    (cache,) = (tmp_path / "cache").iterdir()
+    characters = sorted(set(SAMPLE))
+    assert "".join(characters[token] for token in np.fromfile(cache, np.uint16)) == SAMPLE
+
+
+def test_texts_are_written_before_they_are_printed(tmp_path, monkeypatch):
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stdout", closed)
+    with pytest.raises(ValueError, match="closed file"):
+        gpt2.write_texts("Every", [" Friday"], str(tmp_path))
+    assert (tmp_path / "generated.txt").read_text() == "Continuation: Every Friday\n"
 
 
 def test_predicting_beside_an_interrupted_run_keeps_its_checkpoints(trained, tmp_path):
@@ -465,6 +556,15 @@ def test_only_an_end_of_text_token_separates_documents(tmp_path):
     assert ids == [*parts[0], tokenizer.eos_token_id, *parts[1]]
 
 
+def test_control_tokens_of_the_tokenizer_in_a_text_are_tokens(tmp_path):
+    tokenizer = byte_tokenizer(SAMPLE, pad_token="<|pad|>", bos_token="<s>")
+    path = write(tmp_path / "text.txt", "<s>One<|pad|> two</s><|endoftext|>")
+    ids = gpt2.tokenize_file(path, tokenizer, str(tmp_path)).tolist()
+    one, two = (tokenizer(text)["input_ids"] for text in ("One", " two</s>"))
+    bos, pad, eos = tokenizer.bos_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id
+    assert ids == [bos, *one, pad, *two, eos] and len(two) > 2
+
+
 @pytest.mark.parametrize("pad", [None, "<|endoftext|>"])
 def test_end_of_text_is_learned_even_where_it_is_the_pad_token(pad, text_file, tmp_path):
     tokenizer = byte_tokenizer(SAMPLE, pad_token=pad)
@@ -530,9 +630,12 @@ def test_order_depends_on_seed_and_epoch_alone():
     assert second != first and list(gpt2.EpochSampler(range(1000), seed=2)) not in (first, second)
 
 
-def test_training_uses_that_order_and_eight_bytes_a_block_for_it(text_file, tmp_path):
+@pytest.mark.parametrize(
+    "seeds", [["--seed", "3"], ["--data_seed", "3"], ["--data_seed", "3", "--seed", "0"]]
+)
+def test_training_uses_that_order_and_eight_bytes_a_block_for_it(seeds, text_file, tmp_path):
     tokenizer = byte_tokenizer(SAMPLE)
-    training_args = gpt2.parse_arguments(["--output_dir", str(tmp_path), "--seed", "3"])[1]
+    training_args = gpt2.parse_arguments(["--output_dir", str(tmp_path), *seeds])[1]
     dataset = gpt2.TextDataset(gpt2.tokenize_file(text_file, tokenizer, str(tmp_path)), 16)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=400, n_embd=8, n_layer=1, n_head=1))
     trainer = gpt2.build_trainer(model, tokenizer, training_args, {"train": dataset})
@@ -557,6 +660,7 @@ def test_resumed_run_ends_where_the_uninterrupted_one_does(text_file, tmp_path, 
         "40",
     ]
     run_of += ["--num_train_epochs", "3", "--save_steps", "4", "--logging_steps", "1"]
+    run_of += ["--data_seed", "7"]
     metrics = run(tmp_path / "whole", *run_of)
     assert metrics["epoch"] == 3
 
