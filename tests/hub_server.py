@@ -20,8 +20,8 @@ NOWHERE = "http://127.0.0.1:9"
 class Hub(ThreadingHTTPServer):
     """Serves `folder`/models/OWNER/NAME and `folder`/datasets/OWNER/NAME until it is closed.
 
-    `asked`: all requests as (method, path, status). What it does wrong: `status` and `headers` answer every request
-    for a path that `match`es, `cut` ends the connection after so many bytes of a matching file, the first `cuts`
+    `asked`: all requests as (method, path, status). What it does wrong: `status`, `page` and `headers` answer every
+    request for a path that `match`es, `cut` ends the connection after so many bytes of a matching file, the first `cuts`
     times; `gated` names need a login; `xet` says that large files lie in a Xet storage, which is out of reach.
     """
 
@@ -36,7 +36,8 @@ class Hub(ThreadingHTTPServer):
 
     def be_well(self):
         self.status = self.cut = None
-        self.headers, self.match, self.cuts, self.xet = {}, ".", 10**6, False
+        self.page, self.headers, self.match = b'{"error": "told so"}', {}, "."
+        self.cuts, self.xet = 10**6, False
 
     def close(self):
         self.shutdown()
@@ -77,7 +78,7 @@ class Answer(BaseHTTPRequestHandler):
     def do_GET(self):
         hub, path = self.server, unquote(urlsplit(self.path).path).strip("/")
         if hub.status and re.search(hub.match, self.path):
-            return self.reply(hub.status, {"error": "told so"}, **hub.headers)
+            return self.reply(hub.status, hub.page, **hub.headers)
         if path.startswith("storage/"):
             return self.send_file(path.removeprefix("storage/"))
         found = re.fullmatch(
