@@ -56,6 +56,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
+    LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     StrictDataclassError,
@@ -704,8 +705,9 @@ def read_json_lines(path: str) -> list[dict]:
 
 # What of a checkpoint is read: no weights in other formats, and nothing in sub-folders.
 MODEL_FILES = r"[^/]*\.(json|txt|model)|model(-\d+-of-\d+)?\.safetensors"
-# The bases of the hub's own error are OSError and the error of its HTTP library.
-HUB_ERRORS = (ImportError, ValueError, *HfHubHTTPError.__bases__)
+# What the hub's HTTP library raises: httpx or httpx2, as the hub's release has it.
+HTTP = sys.modules[HfHubHTTPError.__bases__[0].__module__]
+HUB_ERRORS = (OSError, ImportError, ValueError, HTTP.HTTPError, HTTP.InvalidURL)
 
 
 def fetch(
@@ -721,53 +723,67 @@ def fetch(
     if os.path.isdir(name):
         check_model_type(name, name, model_types)
         return name
-    os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_DURATION", "10s")  # instead of four minutes
+    os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "2")  # 5 would take four minutes
     enable_progress_bars()  # the library switches them off together with its own
-    reason = "it holds no such files"
+    found, reason = [], "it holds no such files"
     try:  # a firewall may swallow all calls, and only the first can be bounded
-        siblings = HfApi().repo_info(name, repo_type=repo_type, timeout=10).siblings
-        found = [file.rfilename for file in siblings if re.fullmatch(files, file.rfilename)]
-        for file in sorted(found, key=lambda file: file != "config.json"):  # that one first
-            path = download(name, file, repo_type)
+        repo = HfApi().repo_info(name, repo_type=repo_type, timeout=10)
+        found = [file.rfilename for file in repo.siblings if re.fullmatch(files, file.rfilename)]
+        found.sort(key=lambda file: file != "config.json")  # that one first
+        for file in found:
+            path = download(name, file, repo_type, repo.sha)
             if file == "config.json":
                 check_model_type(os.path.dirname(path), name, model_types)
+        if found:  # without a commit: from now on the cache knows that it has all of the newest
+            download(name, found[0], repo_type)
     except HUB_ERRORS as error:
         reason = explain(error, name)
     try:
         options = {"repo_type": repo_type, "local_files_only": True}
-        return snapshot_download(name, allow_patterns="config.json", **options)
+        folder = snapshot_download(name, allow_patterns="config.json", **options)
     except (OSError, ValueError):
-        raise InputError(f"cannot download {name}: {reason}") from None
+        folder = None
+    if folder is None or not all(Path(folder, file).exists() for file in found):
+        raise InputError(f"cannot download {name}: {reason}")
+    return folder
 
 
 NO_DOWNLOAD = "try --smoke, which needs no download, or give a local folder"
 
 
-def download(name: str, file: str, repo_type: str) -> str:
+def download(name: str, file: str, repo_type: str, commit: str | None = None) -> str:
     """Return the path of a file from the hub, or of its copy in the cache."""
+    options = {"repo_type": repo_type, "revision": commit}
     try:
-        return hf_hub_download(name, file, repo_type=repo_type)
+        return hf_hub_download(name, file, **options)
     except RuntimeError:  # of the hub's Xet storage, which cannot be reached: try without
         huggingface_hub.constants.HF_HUB_DISABLE_XET = True
-        return hf_hub_download(name, file, repo_type=repo_type)
+        return hf_hub_download(name, file, **options)
 
 
 def explain(error: Exception, name: str) -> str:
     """Return what went wrong with the hub, and what helps."""
+    if isinstance(error, LocalEntryNotFoundError):
+        error = error.__cause__ or error  # why the hub did not give what the cache lacks
+    status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, GatedRepoError):
         page = f"https://huggingface.co/{name}"
         return f"it is gated: accept its terms at {page}, then log in with: hf auth login"
     if isinstance(error, (RepositoryNotFoundError, HFValidationError)):
         places = (*Path(name).parent.glob("*"), *Path().glob("*/*"))
         names = [str(place) for place in places if place.is_dir()]
-        near = difflib.get_close_matches(name, [*names, ScriptArguments.model_name_or_path], 1, 0.8)
+        near = difflib.get_close_matches(name, [*names, ScriptArguments.model_name_or_path], 1, 0.7)
         hint = (
             f"did you mean {near[0]}?" if near else "if it is private, log in with: hf auth login"
         )
         return f"no such folder here, and no such name on the hub: {hint}"
     if isinstance(error, OfflineModeIsEnabled):
         return f"not in the cache, and HF_HUB_OFFLINE is set: unset it, or {NO_DOWNLOAD}"
-    if getattr(getattr(error, "response", None), "status_code", None) == 429:
+    if status == 401:
+        return (
+            "the hub does not know this machine's token: log in (hf auth login) or unset HF_TOKEN"
+        )
+    if status == 429:
         return "the hub asks for a pause (429 Too Many Requests): wait, or log in: hf auth login"
     reason = str(error).strip().partition("\n")[0]
     return f"{reason}: {NO_DOWNLOAD}"

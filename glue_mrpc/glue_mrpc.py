@@ -41,7 +41,7 @@ import huggingface_hub
 import numpy as np
 import torch
 import transformers
-from datasets import Dataset, DatasetDict, disable_progress_bars
+from datasets import Dataset, DatasetDict, concatenate_datasets, disable_progress_bars
 from datasets.exceptions import DatasetsError
 from datasets.fingerprint import generate_random_fingerprint
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
@@ -49,6 +49,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
+    LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
@@ -57,7 +58,13 @@ from matplotlib.figure import Figure
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers import BatchEncoding, BertTokenizer, DataCollatorWithPadding
+from transformers import (
+    AutoTokenizer,
+    BatchEncoding,
+    BertTokenizer,
+    DataCollatorWithPadding,
+    PreTrainedTokenizerBase,
+)
 from transformers.hf_argparser import HfArg, HfArgumentParser
 
 COLUMNS = ["sentence1", "sentence2", "label"]
@@ -87,11 +94,11 @@ def main(argv: list[str] | None = None) -> None:
     """Load, tokenize, pad and save MRPC, and say what the padding costs."""
     args = parse_arguments(argv)
     splits = load_splits(args.data_dir, args.smoke)
-    first_split = next(iter(splits.values()))
     if args.smoke:
-        tokenizer = tiny_tokenizer(first_split)
+        tokenizer = tiny_tokenizer(concatenate_datasets([*splits.values()]))
     else:
         tokenizer = pretrained_tokenizer(args.model_name_or_path, args.max_seq_length)
+    first_split = next(iter(splits.values()))
     show_tokens(tokenizer, random.Random(args.seed).choice(first_split))
     workers = args.preprocessing_num_workers
     tensors, lengths, figures = {}, {}, {}
@@ -129,10 +136,8 @@ def load_splits(data_dir: str | None = None, smoke: bool = False) -> DatasetDict
         names = ", ".join(name for files in SOURCES for name in files.values())
         raise InputError(f"--data_dir {folder}: no file of MRPC there: expected some of {names}")
     for split, path in found.items():
-        if path.suffix == ".parquet":
-            splits[split] = read_parquet(path)
-        else:
-            splits[split] = read_tsv(path, labelled=split != "test")
+        read = read_parquet if path.suffix == ".parquet" else read_tsv
+        splits[split] = read(path, labelled=split != "test")
     return splits
 
 
@@ -141,7 +146,7 @@ def read_tsv(path: Path, labelled: bool = True) -> Dataset:
 
     A CSV reader with its usual quoting would join rows. Raises InputError with the line.
     """
-    header, *lines = read_text(path).rstrip("\r\n").replace("\r\n", "\n").split("\n")
+    header, *lines = read_text(path).rstrip("\n").split("\n")
     names, pairs = header.split("\t"), []
     for name in ("Quality", "#1 String", "#2 String"):
         if name not in names and (labelled or name != "Quality"):
@@ -152,8 +157,7 @@ def read_tsv(path: Path, labelled: bool = True) -> Dataset:
             found = f"found {len(fields)} columns, the header has {len(names)}"
             raise InputError(f"{path}, line {number}: {found}: correct the tabs")
         row = dict(zip(names, fields, strict=True))
-        label = row.get("Quality", "-1")  # GLUE keeps the labels of its test file to itself
-        label = int(label) if label in ("1", "0", "-1") else label
+        label = read_label(row.get("Quality"), labelled)  # GLUE keeps its test file's to itself
         pairs.append((row["#1 String"], row["#2 String"], label))
     return as_dataset(pairs, str(path), "line", start=2)
 
@@ -170,8 +174,9 @@ def as_dataset(
         raise InputError(f"{source}: no rows")
     for number, (sentence1, sentence2, label) in enumerate(pairs, start):
         where = f"{source}, {unit} {number}"
-        if not (sentence1 or "").strip() or not (sentence2 or "").strip():
-            raise InputError(f"{where}: a sentence is blank: leave the row out")
+        for sentence in (sentence1, sentence2):
+            if not isinstance(sentence, str) or not sentence.strip():
+                raise InputError(f"{where}: a sentence is blank or no text: leave the row out")
         if label not in (1, 0, -1):
             raise InputError(f"{where}: found the label {label!r}: give 1 or 0")
     first, second, labels = zip(*pairs, strict=True)
@@ -180,75 +185,91 @@ def as_dataset(
 
 
 def tiny_tokenizer(split: Dataset) -> BertTokenizer:
-    """For --smoke: build a WordPiece vocabulary from at most 1,000 pairs."""
-    rows, blank = split[:1000], BertTokenizer()
-    texts = [*rows["sentence1"], *rows["sentence2"]]
-    text = blank.backend_tokenizer.normalizer.normalize_str(" ".join(texts))
+    """For --smoke: build a WordPiece vocabulary of all letters and of words of 1,000 pairs."""
+    texts, blank = [*split["sentence1"], *split["sentence2"]], BertTokenizer()
+    letters = " ".join(set().union(*texts))
+    letters = set(blank.backend_tokenizer.normalizer.normalize_str(letters)) - {" "}
     # The trainer numbers special tokens as given, but letters anew in every run: they go in as
     # special tokens. In the tokenizer that is built of the result they are ordinary pieces.
-    pieces = [f"##{letter}" for letter in sorted(set(text) - {" "})]
-    options = {"new_special_tokens": pieces, "show_progress": False}
-    trained = blank.train_new_from_iterator(texts, 2000, **options)
+    pieces = [f"##{letter}" for letter in sorted(letters)]
+    alphabet = {"initial_alphabet": [*letters], "limit_alphabet": len(letters)}
+    options = {"new_special_tokens": pieces, "show_progress": False, **alphabet}
+    rows = split[:1000]
+    words = [*rows["sentence1"], *rows["sentence2"]]
+    trained = blank.train_new_from_iterator(words, 2000, **options)
     return BertTokenizer(vocab=trained.get_vocab())
 
 
-def pretrained_tokenizer(name: str, max_seq_length: int = 128) -> BertTokenizer:
-    """Load a checkpoint's tokenizer from a folder or the hub.
+def pretrained_tokenizer(name: str, max_seq_length: int = 128) -> PreTrainedTokenizerBase:
+    """Load a checkpoint's tokenizer from a folder or the hub: BERT's or another one that pads.
 
     Raises InputError if the vocabulary is not the model's (without its file `BertTokenizer` comes
     up with 5 tokens and no word of warning), or if the model does not read so many tokens. A folder
-    without config.json is a tokenizer alone.
+    without config.json is a tokenizer alone, of BERT if its files do not say whose.
     """
-    folder = fetch(name, files=r"[^/]*\.(json|txt)")  # no weights
+    folder = fetch(name, files=r"[^/]*\.(json|txt|model)")  # no weights
     if Path(folder, "vocab.txt").exists():
         read_text(Path(folder, "vocab.txt"))  # the tokenizer itself would end in a traceback
-    config = Path(folder, "config.json")
     try:
-        settings = json.loads(config.read_bytes()) if config.exists() else {}
-        tokenizer = BertTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        config = read_json(Path(folder, "config.json"))
+        settings = read_json(Path(folder, "tokenizer_config.json"))
+        named = "model_type" in config or "tokenizer_class" in settings
+        tokenizer_class = AutoTokenizer if named else BertTokenizer
+        tokenizer = tokenizer_class.from_pretrained(folder, trust_remote_code=False)
+    except (ImportError, LookupError, OSError, TypeError, ValueError) as error:
         raise InputError(f"cannot load the tokenizer of {name}: {error}") from error
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
-        raise InputError(f"{name}: the tokenizer knows no words: vocab.txt is missing")
-    check_vocabulary(name, len(tokenizer), settings.get("vocab_size", len(tokenizer)))
-    check_length(max_seq_length, settings.get("max_position_embeddings", max_seq_length))
-    return tokenizer
+        raise InputError(f"{name}: the tokenizer knows no words: its vocabulary is missing")
+    if tokenizer.pad_token is None:
+        raise InputError(f"{name}: the tokenizer cannot pad: choose one that has a pad token")
+    check_vocabulary(name, len(tokenizer), config.get("vocab_size", len(tokenizer)))
+    check_length(max_seq_length, config.get("max_position_embeddings", max_seq_length))
+    return keep_capitals(tokenizer, folder)
 
 
-def show_tokens(tokenizer: BertTokenizer, pair: dict[str, str]) -> None:
+def show_tokens(tokenizer: PreTrainedTokenizerBase, pair: dict[str, str]) -> None:
     """Print a single sentence and a pair as ids and as tokens again."""
     sentences = (pair["sentence1"], pair["sentence2"])
     for title, chosen in (("A single sentence", sentences[:1]), ("A pair", sentences)):
-        encoded = tokenizer(*chosen)
+        encoded = tokenizer(*chosen, split_special_tokens=True)
         print(f"{title}:", " | ".join(chosen))
         print("  input_ids:     ", *encoded["input_ids"])
         print("  tokens:        ", *tokenizer.convert_ids_to_tokens(encoded["input_ids"]))
-        print("  token_type_ids:", *encoded["token_type_ids"])
+        if "token_type_ids" in encoded:
+            print("  token_type_ids:", *encoded["token_type_ids"])
 
 
 def tokenize_pairs(
     split: Dataset,
-    tokenizer: BertTokenizer,
+    tokenizer: PreTrainedTokenizerBase,
     max_seq_length: int = 128,
     num_proc: int | None = None,
 ) -> Dataset:
     """Tokenize pairs as `[CLS] sentence1 [SEP] sentence2 [SEP]`, not padded.
 
-    The columns sentence1 and sentence2 give way to input_ids, token_type_ids and attention_mask,
-    lists of integers; from longer pairs tokens are cut, of the longer sentence first.
+    The columns sentence1 and sentence2 give way to input_ids, token_type_ids (for a tokenizer that
+    has them) and attention_mask, lists of integers; from longer pairs tokens are cut, of the longer
+    sentence first. A [SEP] that stands in a sentence is text.
     """
+    options = {"truncation": True, "max_length": max_seq_length, "split_special_tokens": True}
 
     def tokenize(rows: dict[str, list[str]]) -> BatchEncoding:
-        pairs = (rows["sentence1"], rows["sentence2"])
-        return tokenizer(*pairs, truncation=True, max_length=max_seq_length)
+        return tokenizer(rows["sentence1"], rows["sentence2"], **options)
 
     # The library would make the fingerprint by pickling the tokenizer, and lose a Ctrl-C meanwhile.
-    options = {"num_proc": num_proc, "new_fingerprint": generate_random_fingerprint()}
-    sentences = ["sentence1", "sentence2"]
-    return split.map(tokenize, batched=True, remove_columns=sentences, **options)
+    fingerprint = generate_random_fingerprint()
+    return split.map(
+        tokenize,
+        batched=True,
+        remove_columns=["sentence1", "sentence2"],
+        num_proc=num_proc,
+        new_fingerprint=fingerprint,
+    )
 
 
-def collate(split: Dataset, tokenizer: BertTokenizer, batch_size: int = 32) -> list[BatchEncoding]:
+def collate(
+    split: Dataset, tokenizer: PreTrainedTokenizerBase, batch_size: int = 32
+) -> list[BatchEncoding]:
     """Pad batch by batch, each to its longest pair: what a training loop is given.
 
     A batch: input_ids, token_type_ids and attention_mask, int64 of shape (batch, longest pair), and
@@ -259,18 +280,21 @@ def collate(split: Dataset, tokenizer: BertTokenizer, batch_size: int = 32) -> l
     return list(tqdm(loader, desc="Padding", disable=None, leave=False))
 
 
-def join(batches: list[BatchEncoding], tokenizer: BertTokenizer) -> dict[str, torch.Tensor]:
+def join(
+    batches: list[BatchEncoding], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, torch.Tensor]:
     """Join batches into one tensor a key, for the file: int64 (pairs, longest), labels (pairs,)."""
     fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
     fill["attention_mask"] = 0
     longest = max(batch["input_ids"].shape[1] for batch in batches)
-    tensors = {}
-    for key, value in fill.items():
-        columns = [batch[key] for batch in batches]
-        padded = [pad(column, (0, longest - column.shape[1]), value=value) for column in columns]
-        tensors[key] = torch.cat(padded)
-    tensors["labels"] = torch.cat([batch["labels"] for batch in batches])
-    return tensors
+    tensors = {key: [] for key in batches[0]}
+    for batch in batches:
+        missing = longest - batch["input_ids"].shape[1]
+        sides = (missing, 0) if tokenizer.padding_side == "left" else (0, missing)
+        for key, column in batch.items():
+            column = pad(column, sides, value=fill[key]) if key in fill else column
+            tensors[key].append(column)
+    return {key: torch.cat(columns) for key, columns in tensors.items()}
 
 
 def show_shapes(title: str, batch: dict[str, torch.Tensor]) -> None:
@@ -354,7 +378,10 @@ def check_positive(args: object, *names: str) -> None:
 
 
 def read_text(path: Path) -> str:
-    """Read a file in UTF-8, with or without a byte order mark; it must hold something."""
+    """Read a file in UTF-8, with or without a byte order mark; it must hold something.
+
+    Line ends become a newline.
+    """
     try:
         data = path.read_bytes()
         text, bad = data.decode("utf-8-sig"), data.find(b"\0")
@@ -363,26 +390,43 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     if bad >= 0:
-        line = data.count(b"\n", 0, bad) + 1
+        line = len(re.findall(rb"\r\n?|\n", data[:bad])) + 1
         raise InputError(f"{path}, line {line}: byte {bad} of the file is not text in UTF-8")
     if not text.strip():
         raise InputError(f"{path}: the file is empty")
-    return text
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_parquet(path: Path) -> Dataset:
+def read_json(path: Path) -> dict:
+    """Read a file of settings; one that is missing has none."""
+    return json.loads(path.read_bytes()) if path.exists() else {}
+
+
+def read_label(value: object, labelled: bool) -> object:
+    """Return 1, 0 or -1 for what a file holds; in files without labels nothing means -1."""
+    text = "" if value is None or value != value else str(value).strip()  # NaN is not itself
+    if not text and not labelled:
+        return -1
+    return {"1": 1, "0": 0, "-1": -1}.get(text, value)
+
+
+def read_parquet(path: Path, labelled: bool = True) -> Dataset:
     """Read the hub's files of a split; the name may hold a `*`. Raises InputError."""
     try:
         split = Dataset.from_parquet(str(path), keep_in_memory=True).select_columns(COLUMNS)
     except (DatasetsError, OSError, ValueError) as error:
         raise InputError(f"cannot read {COLUMNS} from {path}: {error}") from error
-    return as_dataset([tuple(row.values()) for row in split.to_list()], str(path))
+    pairs = []
+    for sentence1, sentence2, label in zip(*(split[name] for name in COLUMNS), strict=True):
+        pairs.append((sentence1, sentence2, read_label(label, labelled)))
+    return as_dataset(pairs, str(path))
 
 
 # What of a checkpoint is read: no weights in other formats, and nothing in sub-folders.
 MODEL_FILES = r"[^/]*\.(json|txt|model)|model(-\d+-of-\d+)?\.safetensors"
-# The bases of the hub's own error are OSError and the error of its HTTP library.
-HUB_ERRORS = (ImportError, ValueError, *HfHubHTTPError.__bases__)
+# What the hub's HTTP library raises: httpx or httpx2, as the hub's release has it.
+HTTP = sys.modules[HfHubHTTPError.__bases__[0].__module__]
+HUB_ERRORS = (OSError, ImportError, ValueError, HTTP.HTTPError, HTTP.InvalidURL)
 
 
 def fetch(
@@ -398,53 +442,67 @@ def fetch(
     if os.path.isdir(name):
         check_model_type(name, name, model_types)
         return name
-    os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_DURATION", "10s")  # instead of four minutes
+    os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "2")  # 5 would take four minutes
     enable_progress_bars()  # the library switches them off together with its own
-    reason = "it holds no such files"
+    found, reason = [], "it holds no such files"
     try:  # a firewall may swallow all calls, and only the first can be bounded
-        siblings = HfApi().repo_info(name, repo_type=repo_type, timeout=10).siblings
-        found = [file.rfilename for file in siblings if re.fullmatch(files, file.rfilename)]
-        for file in sorted(found, key=lambda file: file != "config.json"):  # that one first
-            path = download(name, file, repo_type)
+        repo = HfApi().repo_info(name, repo_type=repo_type, timeout=10)
+        found = [file.rfilename for file in repo.siblings if re.fullmatch(files, file.rfilename)]
+        found.sort(key=lambda file: file != "config.json")  # that one first
+        for file in found:
+            path = download(name, file, repo_type, repo.sha)
             if file == "config.json":
                 check_model_type(os.path.dirname(path), name, model_types)
+        if found:  # without a commit: from now on the cache knows that it has all of the newest
+            download(name, found[0], repo_type)
     except HUB_ERRORS as error:
         reason = explain(error, name)
     try:
         options = {"repo_type": repo_type, "local_files_only": True}
-        return snapshot_download(name, allow_patterns="config.json", **options)
+        folder = snapshot_download(name, allow_patterns="config.json", **options)
     except (OSError, ValueError):
-        raise InputError(f"cannot download {name}: {reason}") from None
+        folder = None
+    if folder is None or not all(Path(folder, file).exists() for file in found):
+        raise InputError(f"cannot download {name}: {reason}")
+    return folder
 
 
 NO_DOWNLOAD = "try --smoke, which needs no download, or give a local folder"
 
 
-def download(name: str, file: str, repo_type: str) -> str:
+def download(name: str, file: str, repo_type: str, commit: str | None = None) -> str:
     """Return the path of a file from the hub, or of its copy in the cache."""
+    options = {"repo_type": repo_type, "revision": commit}
     try:
-        return hf_hub_download(name, file, repo_type=repo_type)
+        return hf_hub_download(name, file, **options)
     except RuntimeError:  # of the hub's Xet storage, which cannot be reached: try without
         huggingface_hub.constants.HF_HUB_DISABLE_XET = True
-        return hf_hub_download(name, file, repo_type=repo_type)
+        return hf_hub_download(name, file, **options)
 
 
 def explain(error: Exception, name: str) -> str:
     """Return what went wrong with the hub, and what helps."""
+    if isinstance(error, LocalEntryNotFoundError):
+        error = error.__cause__ or error  # why the hub did not give what the cache lacks
+    status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, GatedRepoError):
         page = f"https://huggingface.co/{name}"
         return f"it is gated: accept its terms at {page}, then log in with: hf auth login"
     if isinstance(error, (RepositoryNotFoundError, HFValidationError)):
         places = (*Path(name).parent.glob("*"), *Path().glob("*/*"))
         names = [str(place) for place in places if place.is_dir()]
-        near = difflib.get_close_matches(name, [*names, ScriptArguments.model_name_or_path], 1, 0.8)
+        near = difflib.get_close_matches(name, [*names, ScriptArguments.model_name_or_path], 1, 0.7)
         hint = (
             f"did you mean {near[0]}?" if near else "if it is private, log in with: hf auth login"
         )
         return f"no such folder here, and no such name on the hub: {hint}"
     if isinstance(error, OfflineModeIsEnabled):
         return f"not in the cache, and HF_HUB_OFFLINE is set: unset it, or {NO_DOWNLOAD}"
-    if getattr(getattr(error, "response", None), "status_code", None) == 429:
+    if status == 401:
+        return (
+            "the hub does not know this machine's token: log in (hf auth login) or unset HF_TOKEN"
+        )
+    if status == 429:
         return "the hub asks for a pause (429 Too Many Requests): wait, or log in: hf auth login"
     reason = str(error).strip().partition("\n")[0]
     return f"{reason}: {NO_DOWNLOAD}"
@@ -459,6 +517,22 @@ def check_model_type(folder: str, name: str, model_types: Container[str] | None)
     found = transformers.PreTrainedConfig.get_config_dict(folder)[0].get("model_type")
     if found and found not in model_types:
         raise InputError(f"{name} is a {found} model: this script is not for it")
+
+
+def keep_capitals(tokenizer: PreTrainedTokenizerBase, folder: str) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a folder, with capitals if only its vocabulary says that it has them.
+
+    Without the setting do_lower_case (older folders hold vocab.txt alone) the library makes all
+    letters small.
+    """
+    settings = Path(folder, "tokenizer_config.json")
+    stated = settings.exists() and b'"do_lower_case"' in settings.read_bytes()
+    words = [token for token in tokenizer.get_vocab() if not token.startswith(("[", "<"))]
+    capitals = sum(word != word.lower() for word in words)
+    if stated or not getattr(tokenizer, "do_lower_case", False) or capitals <= len(words) / 100:
+        return tokenizer
+    print("The vocabulary has capitals and no setting do_lower_case: capitals are kept")
+    return type(tokenizer).from_pretrained(folder, do_lower_case=False)
 
 
 def check_vocabulary(folder: str, known: int, expected: int) -> None:

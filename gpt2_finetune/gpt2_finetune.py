@@ -588,8 +588,9 @@ def digest(path: str, tokenizer: PreTrainedTokenizerBase) -> str:
 
 # What of a checkpoint is read: no weights in other formats, and nothing in sub-folders.
 MODEL_FILES = r"[^/]*\.(json|txt|model)|model(-\d+-of-\d+)?\.safetensors"
-# The bases of the hub's own error are OSError and the error of its HTTP library.
-HUB_ERRORS = (ImportError, ValueError, *HfHubHTTPError.__bases__)
+# What the hub's HTTP library raises: httpx or httpx2, as the hub's release has it.
+HTTP = sys.modules[HfHubHTTPError.__bases__[0].__module__]
+HUB_ERRORS = (OSError, ImportError, ValueError, HTTP.HTTPError, HTTP.InvalidURL)
 
 
 def fetch(
@@ -605,16 +606,19 @@ def fetch(
     if os.path.isdir(name):
         check_model_type(name, name, model_types)
         return name
-    os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_DURATION", "10s")  # instead of four minutes
+    os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "2")  # 5 would take four minutes
     enable_progress_bars()  # the library switches them off together with its own
     found, reason = [], "it holds no such files"
     try:  # a firewall may swallow all calls, and only the first can be bounded
-        siblings = HfApi().repo_info(name, repo_type=repo_type, timeout=10).siblings
-        found = [file.rfilename for file in siblings if re.fullmatch(files, file.rfilename)]
-        for file in sorted(found, key=lambda file: file != "config.json"):  # that one first
-            path = download(name, file, repo_type)
+        repo = HfApi().repo_info(name, repo_type=repo_type, timeout=10)
+        found = [file.rfilename for file in repo.siblings if re.fullmatch(files, file.rfilename)]
+        found.sort(key=lambda file: file != "config.json")  # that one first
+        for file in found:
+            path = download(name, file, repo_type, repo.sha)
             if file == "config.json":
                 check_model_type(os.path.dirname(path), name, model_types)
+        if found:  # without a commit: from now on the cache knows that it has all of the newest
+            download(name, found[0], repo_type)
     except HUB_ERRORS as error:
         reason = explain(error, name)
     try:
@@ -630,13 +634,14 @@ def fetch(
 NO_DOWNLOAD = "try --smoke, which needs no download, or give a local folder"
 
 
-def download(name: str, file: str, repo_type: str) -> str:
+def download(name: str, file: str, repo_type: str, commit: str | None = None) -> str:
     """Return the path of a file from the hub, or of its copy in the cache."""
+    options = {"repo_type": repo_type, "revision": commit}
     try:
-        return hf_hub_download(name, file, repo_type=repo_type)
+        return hf_hub_download(name, file, **options)
     except RuntimeError:  # of the hub's Xet storage, which cannot be reached: try without
         huggingface_hub.constants.HF_HUB_DISABLE_XET = True
-        return hf_hub_download(name, file, repo_type=repo_type)
+        return hf_hub_download(name, file, **options)
 
 
 def explain(error: Exception, name: str) -> str:

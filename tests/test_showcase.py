@@ -29,6 +29,7 @@ SHARED = ("InputError", "refuse", "HelpFormatter", "parse", "check_positive", "p
 SHARED += (
     "keep_freed_memory",
     "fetch",
+    "HTTP",
     "HUB_ERRORS",
     "LOADING_ERRORS",
     "refuse_remote_code",
