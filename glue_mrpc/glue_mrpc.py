@@ -251,20 +251,16 @@ def tokenize_pairs(
     has them) and attention_mask, lists of integers; from longer pairs tokens are cut, of the longer
     sentence first. A [SEP] that stands in a sentence is text.
     """
-    options = {"truncation": True, "max_length": max_seq_length, "split_special_tokens": True}
 
     def tokenize(rows: dict[str, list[str]]) -> BatchEncoding:
-        return tokenizer(rows["sentence1"], rows["sentence2"], **options)
+        pairs = (rows["sentence1"], rows["sentence2"])
+        options = {"truncation": True, "max_length": max_seq_length}
+        return tokenizer(*pairs, split_special_tokens=True, **options)
 
     # The library would make the fingerprint by pickling the tokenizer, and lose a Ctrl-C meanwhile.
-    fingerprint = generate_random_fingerprint()
-    return split.map(
-        tokenize,
-        batched=True,
-        remove_columns=["sentence1", "sentence2"],
-        num_proc=num_proc,
-        new_fingerprint=fingerprint,
-    )
+    options = {"num_proc": num_proc, "new_fingerprint": generate_random_fingerprint()}
+    sentences = ["sentence1", "sentence2"]
+    return split.map(tokenize, batched=True, remove_columns=sentences, **options)
 
 
 def collate(
@@ -527,9 +523,11 @@ def keep_capitals(tokenizer: PreTrainedTokenizerBase, folder: str) -> PreTrained
     """
     settings = Path(folder, "tokenizer_config.json")
     stated = settings.exists() and b'"do_lower_case"' in settings.read_bytes()
+    if stated or not getattr(tokenizer, "do_lower_case", False):
+        return tokenizer
     words = [token for token in tokenizer.get_vocab() if not token.startswith(("[", "<"))]
     capitals = sum(word != word.lower() for word in words)
-    if stated or not getattr(tokenizer, "do_lower_case", False) or capitals <= len(words) / 100:
+    if capitals <= len(words) / 100:
         return tokenizer
     print("The vocabulary has capitals and no setting do_lower_case: capitals are kept")
     return type(tokenizer).from_pretrained(folder, do_lower_case=False)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SCRIPTS, load_script
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from datasets.fingerprint import Hasher
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from transformers import BertTokenizer
+from transformers import BertTokenizer, GPT2Tokenizer, RobertaTokenizer, XLNetTokenizer
 
 HEADER = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
 TEST_HEADER = "index\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
@@ -32,7 +32,7 @@ def script():
 def vocabulary_folder(script, tmp_path_factory) -> Path:
     """A saved tokenizer, with a vocabulary of letters and of some words, as another program would leave it."""
     pieces = (
-        [chr(code) for code in range(33, 127)]
+        [chr(code) for code in range(33, 127) if not chr(code).isupper()]
         + ["##" + chr(code) for code in range(97, 123)]
         + ["é", "中", "ß"]
     )
@@ -272,7 +272,8 @@ def test_smoke_prints_tokens_that_spell_the_sentences(script, tmp_path, capsys):
 
 
 def test_smoke_sample_is_tokenized_without_unknown_words(script, tmp_path):
-    tokenizer = script.tiny_tokenizer(script.load_splits(smoke=True)["train"])
+    splits = script.load_splits(smoke=True)
+    tokenizer = script.tiny_tokenizer(concatenate_datasets([*splits.values()]))
     saved = run(script, tmp_path, "--smoke")
     for split, rows in script.SAMPLE_PAIRS.items():
         for ids, (first, second, _) in zip(saved[split]["input_ids"], rows, strict=True):
@@ -312,13 +313,45 @@ def test_glue_files_with_odd_but_valid_text(script, vocabulary_folder, tmp_path)
     assert torch.equal(saved["validation"]["labels"], saved["train"]["labels"][:3])
     vocabulary = reference_vocabulary(vocabulary_folder)
     check_rows(saved["test"], [("The cat", "sat on the mat.")], [-1], vocabulary)
-    plain = [
-        number for number, (_, *pair) in enumerate(rows) if not any("[" in text for text in pair)
-    ]
-    for number in plain:
-        ids, types = reference_pair(*rows[number][1:], vocabulary)
+    for number, (_, one, other) in enumerate(rows):
+        ids, types = reference_pair(one, other, vocabulary)
         assert saved["train"]["input_ids"][number].tolist()[: len(ids)] == ids
         assert saved["train"]["token_type_ids"][number].tolist()[: len(ids)] == types
+
+
+def read_back(script, path: Path) -> list[tuple]:
+    """The pairs that are read, as they stand in the data set."""
+    splits = script.load_splits(str(path))
+    return [tuple(row[name] for name in script.COLUMNS) for row in splits["train"]]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_line_ends_at_a_newline_or_a_return_and_nowhere_else(script, tmp_path, end):
+    inside = "one\u2028two\x0bthree\x0cfour\x85five\u2029six\x1cseven\x1eeight"
+    pairs = [(inside, "the cat"), ("the mat", inside), ("three", "four")]
+    lines = [HEADER.strip(), *(f"1\t1\t2\t{one}\t{other}" for one, other in pairs)]
+    for text in (end.join(lines), "\ufeff" + end.join(lines) + 2 * end):
+        save_glue(tmp_path / "glue", train=text)
+        assert read_back(script, tmp_path / "glue") == [(*pair, 1) for pair in pairs]
+    save_glue(tmp_path / "glue", train=end.join([*lines, "1\t1\t2\tthe cat"]))
+    assert "train.tsv, line 5: found 4 columns" in error_of(
+        script, "--smoke", "--data_dir", str(tmp_path / "glue")
+    )
+    save_glue(tmp_path / "glue", train=end.join([*lines, "1\t1\t2\t\0\tthe cat"]))
+    assert "train.tsv, line 5: byte" in error_of(
+        script, "--smoke", "--data_dir", str(tmp_path / "glue")
+    )
+
+
+def test_control_tokens_in_a_sentence_are_text(script, vocabulary_folder, tmp_path, capsys):
+    sentence = "the [SEP] cat [CLS] sat [PAD] on [UNK] the [MASK]"
+    data = save_glue(tmp_path / "glue", train=HEADER + f"1\t1\t2\t{sentence}\t[SEP]\n")
+    arguments = ("--data_dir", str(data), "--model_name_or_path", str(vocabulary_folder))
+    saved = run(script, tmp_path, *arguments)["train"]
+    check_rows(saved, [(sentence, "[SEP]")], [1], reference_vocabulary(vocabulary_folder))
+    single, pair = re.findall(r"  tokens: +(.*)\n", capsys.readouterr().out)
+    assert single.split().count("[SEP]") == 1 and pair.split().count("[SEP]") == 2
+    assert "[PAD]" not in pair and "[UNK]" not in pair
 
 
 def test_original_files_have_a_byte_order_mark_and_quotes_without_meaning(
@@ -381,6 +414,157 @@ def test_parquet_files_of_the_hub(script, vocabulary_folder, tmp_path, monkeypat
     check_rows(saved["test"], [("the mat", "able")], [-1], vocabulary)
 
 
+def test_labels_of_parquet_files(script, tmp_path):
+    """A column with gaps comes as numbers with a point; in a test file a gap means not labelled."""
+    two = {"sentence1": ["a", "b"], "sentence2": ["c", "d"]}
+    for labels, expected in (
+        ([1.0, 0.0], [1, 0]),
+        (["1", "0"], [1, 0]),
+        ([True, False], [1, 0]),
+    ):
+        Dataset.from_dict({**two, "label": labels}).to_parquet(tmp_path / "train.parquet")
+        assert [label for _, _, label in read_back(script, tmp_path)] == expected
+    for labels in ([1.0, None], [1.0, float("nan")], ["1", " "], [None, None]):
+        (tmp_path / "train.parquet").unlink(missing_ok=True)
+        Dataset.from_dict({**two, "label": labels}).to_parquet(tmp_path / "test.parquet")
+        found = script.load_splits(str(tmp_path))["test"]["label"]
+        assert list(found) == ([-1, -1] if labels[0] is None else [1, -1])
+        Dataset.from_dict({**two, "label": labels}).to_parquet(tmp_path / "train.parquet")
+        with pytest.raises(script.InputError, match="row [12]: found the label"):
+            script.load_splits(str(tmp_path))
+    Dataset.from_dict({**two, "label": [1, 0], "sentence1": [7, 8]}).to_parquet(
+        tmp_path / "train.parquet"
+    )
+    with pytest.raises(script.InputError, match="row 1: a sentence is blank or no text"):
+        script.load_splits(str(tmp_path))
+
+
+def test_blank_labels_of_a_test_file_in_text(script, tmp_path):
+    save_glue(tmp_path, test=HEADER + "\t1\t2\ta\tb\n1\t1\t2\ta\tb\n-1\t1\t2\ta\tb\n")
+    assert list(script.load_splits(str(tmp_path))["test"]["label"]) == [-1, 1, -1]
+
+
+def save_tokenizer(folder: Path, tokenizer_class: type, texts: list[str], **options) -> str:
+    """Save a tokenizer of this class, trained on texts, in a folder like that of its model."""
+    model_type = tokenizer_class.__name__.removesuffix("Tokenizer").lower()
+    tokenizer = tokenizer_class(**options)
+    tokenizer = tokenizer.train_new_from_iterator(texts * 5, 400, show_progress=False)
+    tokenizer.save_pretrained(folder)
+    config = {"model_type": model_type, "vocab_size": len(tokenizer)}
+    (folder / "config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+PAIRS = [("The cat sat.", "A cat sat on the mat."), ("The mat", "The cats"), ("Un", "Unable")]
+
+
+@pytest.mark.parametrize("tokenizer_class", [RobertaTokenizer, XLNetTokenizer])
+def test_tokenizers_of_other_models_work_in_their_own_way(script, tmp_path, tokenizer_class):
+    lines = "".join(f"1\t1\t2\t{one}\t{other}\n" for one, other in PAIRS)
+    data = save_glue(tmp_path / "glue", train=HEADER + lines)
+    texts = [text for pair in PAIRS for text in pair]
+    folder = save_tokenizer(tmp_path / "model", tokenizer_class, texts)
+    options = ("--data_dir", str(data), "--model_name_or_path", folder, "--batch_size", "1")
+    saved = run(script, tmp_path / "out", *options)["train"]
+    tokenizer = tokenizer_class.from_pretrained(folder)
+    expected = tokenizer(*map(list, zip(*PAIRS, strict=True)), padding=True, return_tensors="pt")
+    assert list(saved) == [*expected, "labels"]
+    for key, tensor in expected.items():
+        assert torch.equal(saved[key], tensor)
+    assert tokenizer.unk_token_id not in saved["input_ids"]
+    first = tokenizer.decode(saved["input_ids"][0])
+    marks = {"RobertaTokenizer": "<s>A</s></s>B</s>", "XLNetTokenizer": "A<sep> B<sep><cls>"}
+    pattern = marks[tokenizer_class.__name__].replace("A", PAIRS[0][0]).replace("B", PAIRS[0][1])
+    assert pattern in first
+    # XLNet pads on the left, with its own token; all but the longest row have some
+    side = 0 if tokenizer.padding_side == "left" else -1
+    assert saved["input_ids"][1][side] == tokenizer.pad_token_id != 0 or side == -1
+    assert saved["attention_mask"][1][side] == 0
+
+
+def test_tokenizers_that_cannot_pad_or_bring_code_are_refused(script, tmp_path):
+    data = save_glue(tmp_path / "glue", train=TRAIN)
+    arguments = ("--data_dir", str(data), "--output_dir", str(tmp_path / "out"))
+    folder = save_tokenizer(tmp_path / "model", GPT2Tokenizer, ["the cat sat"])
+    message = error_of(script, *arguments, "--model_name_or_path", folder)
+    assert "the tokenizer cannot pad" in message and folder in message
+    settings = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
+    (tmp_path / "model" / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "own"}')
+    (tmp_path / "model" / "own.py").write_text("raise SystemExit('code was run')")
+    message = error_of(script, *arguments, "--model_name_or_path", folder)
+    assert f"cannot load the tokenizer of {folder}" in message
+    assert not (tmp_path / "out").exists()
+
+
+CASED = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "The", "the", "Cat", "cat", "##s", "M", "m"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "capitals"),
+    [
+        (None, True),
+        ({"model_max_length": 512}, True),
+        ({"do_lower_case": False}, True),
+        ({"do_lower_case": True}, False),
+    ],
+)
+def test_a_cased_vocabulary_keeps_capitals_unless_a_setting_says_otherwise(
+    script, tmp_path, capsys, settings, capitals
+):
+    (tmp_path / "vocab.txt").write_text("\n".join(CASED) + "\n")
+    if settings is not None:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer = script.pretrained_tokenizer(str(tmp_path))
+    assert tokenizer.tokenize("The CATS Cats") == (
+        ["The", "[UNK]", "Cat", "##s"] if capitals else ["the", "cat", "##s", "cat", "##s"]
+    )
+    silent = settings is not None and "do_lower_case" in settings
+    assert capsys.readouterr().out.count("capitals are kept") == (0 if silent else 1)
+
+
+def test_a_few_capitals_do_not_make_a_vocabulary_cased(script, tmp_path, capsys):
+    words = [f"w{number}" for number in range(500)]
+    (tmp_path / "vocab.txt").write_text("\n".join([*CASED[:5], "the", "COVID", *words]) + "\n")
+    tokenizer = script.pretrained_tokenizer(str(tmp_path))
+    assert tokenizer.tokenize("The W7") == ["the", "w7"] and capsys.readouterr().out == ""
+
+
+def test_a_cased_tokenizer_json_without_the_setting_keeps_capitals(script, tmp_path):
+    vocabulary = {token: number for number, token in enumerate(CASED)}
+    BertTokenizer(vocab=vocabulary, do_lower_case=False).save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    del settings["do_lower_case"]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert script.pretrained_tokenizer(str(tmp_path)).tokenize("The Cats") == ["The", "Cat", "##s"]
+
+
+MANY_LETTERS = "".join(chr(code) for code in range(0x4E00, 0x4E00 + 1500))
+LANGUAGES = {
+    "Chinese": ("这座桥在三月开放。", MANY_LETTERS),
+    "Korean": ("다리가 삼월에 열렸다.", "그 다리는 더 비쌀 것이다."),
+    "German": ("Die Brücke wurde im März eröffnet – für 5 €.", "Größe, Maß und Übermut ẞ"),
+    "Hindi": ("पुल मार्च में खुला।", "यह महँगा होगा।"),
+    "emoji": ("the cat 😀👍🏽", "𝔐𝔞𝔱 ½ ﬁ İ"),
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_smoke_knows_every_letter_of_every_row_and_split(script, tmp_path, language):
+    first, second = LANGUAGES[language]
+    plain = [("the cat", "a mat", 1)] * 1200
+    rows = {"train": [*plain, (first, "a", 1)], "dev": [(second, first, 0)]}
+    texts = {}
+    for split, pairs in rows.items():
+        lines = (f"{label}\t1\t2\t{one}\t{other}\n" for one, other, label in pairs)
+        texts[split] = HEADER + "".join(lines)
+    data = save_glue(tmp_path / "glue", **texts)
+    flags = ("--smoke", "--data_dir", str(data), "--max_seq_length", "2000")
+    saved = run(script, tmp_path / "out", *flags)
+    unknown = BertTokenizer().unk_token_id
+    assert not any((tensors["input_ids"] == unknown).any() for tensors in saved.values())
+
+
 def test_default_data_come_from_the_hub_folder(script, vocabulary_folder, tmp_path, monkeypatch):
     asked = {}
     save_glue(tmp_path / "hub", train="").joinpath("mrpc").mkdir()
@@ -393,9 +577,13 @@ def test_default_data_come_from_the_hub_folder(script, vocabulary_folder, tmp_pa
     monkeypatch.setattr(script, "fetch", fetch)
     saved = run(script, tmp_path)
     assert len(saved["train"]["labels"]) == 2
-    assert asked["nyu-mll/glue"] == {"repo_type": "dataset", "allow_patterns": ["mrpc/*.parquet"]}
-    patterns = asked["bert-base-uncased"]["allow_patterns"]
-    assert patterns and not any("safetensors" in pattern for pattern in patterns)  # no weights
+    assert asked["nyu-mll/glue"]["repo_type"] == "dataset"
+    files = asked["nyu-mll/glue"]["files"]
+    assert re.fullmatch(files, "mrpc/train-00000-of-00001.parquet")
+    assert not re.fullmatch(files, "cola/train-00000-of-00001.parquet")
+    files = asked["bert-base-uncased"]["files"]
+    assert all(re.fullmatch(files, name) for name in ("vocab.txt", "tokenizer.json"))
+    assert not re.fullmatch(files, "model.safetensors")  # no weights
 
 
 TRAIN = HEADER + "1\t1\t2\tThe cat sat\tThe cat sat on the mat\n0\t3\t4\tThe mat\tThe cat\n"
@@ -486,7 +674,8 @@ def tokenized(script, tokenizer, first, second, max_seq_length):
 )
 def test_any_text_is_tokenized_as_the_tokenizer_would(script, tokenizer, pairs, max_seq_length):
     first, second = (list(side) for side in zip(*pairs, strict=True))
-    expected = tokenizer(first, second, truncation=True, max_length=max_seq_length)
+    options = {"truncation": True, "max_length": max_seq_length, "split_special_tokens": True}
+    expected = tokenizer(first, second, **options)
     assert tokenized(script, tokenizer, first, second, max_seq_length) == dict(expected)
 
 
@@ -690,7 +879,7 @@ def test_blank_and_unfit_tokenizers_are_refused(script, vocabulary_folder, tmp_p
     )
     folder = tmp_path / "model"
     folder.mkdir()
-    assert "the tokenizer knows no words: vocab.txt is missing" in error_of(
+    assert "the tokenizer knows no words: its vocabulary is missing" in error_of(
         script, *arguments, str(folder)
     )
     vocabulary = (vocabulary_folder / "vocab.txt").read_bytes()
@@ -738,6 +927,11 @@ def test_blank_and_unfit_tokenizers_are_refused(script, vocabulary_folder, tmp_p
     [
         (["--max_seq_length", "4"], "--max_seq_length 4"),
         (["--batch_size", "0"], "--batch_size 0"),
+        (["--batch_size", "-1"], "--batch_size -1"),
+        (["--preprocessing_num_workers", "0"], "--preprocessing_num_workers 0"),
+        (["--preprocessing_num_workers", "-2"], "--preprocessing_num_workers -2"),
+        (["--max_seq_length", "-1"], "--max_seq_length -1"),
+        (["--seed", "x"], "--seed"),
         (["--batch_size", "x"], "--batch_size"),
         (["--bach_size", "3"], "--bach_size"),
         (["--model_name_or_path", "no/such/name at all"], "cannot download"),
@@ -759,7 +953,7 @@ def test_without_network_the_default_run_ends_in_one_line(run_alone, tmp_path):
     process = run_alone("glue_mrpc", timeout=30)
     assert process.returncode == 2
     assert re.fullmatch(
-        r"error: cannot download nyu-mll/glue .*--smoke.*local folder.*\n", process.stderr
+        r"error: cannot download nyu-mll/glue.*--smoke.*local folder.*\n", process.stderr
     )
     assert process.stdout == ""
     assert not (tmp_path / "alone" / "outputs").exists()
