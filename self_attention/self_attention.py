@@ -57,10 +57,11 @@ def main(argv: list[str] | None = None) -> None:
         x = build_embeddings(words, args.embedding_dim, args.seed)  # (words, embedding_dim)
         options = {"num_heads": args.num_heads, "causal": args.causal}
         _, weights = self_attention(x, w_query, w_key, w_value, **options)
-        print_weights(text, words, weights, args.causal)
         sentences.append((words, weights))
     if args.plot:
         draw_weights(sentences, args.plot)
+    for text, (words, weights) in zip(args.text, sentences, strict=True):
+        print_weights(text, words, weights, args.causal)
     print_files_and_next(args.plot)
 
 
@@ -101,6 +102,8 @@ def softmax(scores: Array) -> Array:
 
     A score of -inf gets weight 0; a row of nothing else gets zeros.
     """
+    scores = np.asarray(scores)
+    scores = scores.astype(np.result_type(scores, np.float32), copy=False)  # integers: to floats
     highest = scores.max(axis=-1, keepdims=True, initial=np.finfo(scores.dtype).min)
     weights = np.exp(scores - highest)  # the same weights as of scores, but exp can't overflow
     total = weights.sum(axis=-1, keepdims=True)
@@ -118,11 +121,11 @@ def attention(
     """Scaled dot-product attention, equation 1 of Vaswani et al. 2017, "Attention Is All You Need".
 
     query (..., queries, dim), key (..., keys, dim), value (..., keys, value_dim), all float32 or
-    all float64. mask: bool, broadcastable to (..., queries, keys), True where a query may look;
-    causal: query i sees keys 0 to i. Returns output (..., queries, value_dim) and weights
-    (..., queries, keys); a query that sees nothing gets zeros.
+    all float64; integers count as float64. mask: bool, broadcastable to (..., queries, keys), True
+    where a query may look; causal: query i sees keys 0 to i. Returns output (..., queries,
+    value_dim) and weights (..., queries, keys); a query that sees nothing gets zeros.
     """
-    scores = query @ key.swapaxes(-1, -2) / math.sqrt(query.shape[-1])  # (..., queries, keys)
+    scores = (query / math.sqrt(query.shape[-1])) @ key.swapaxes(-1, -2)  # (..., queries, keys)
     if causal:
         earlier = np.tri(*scores.shape[-2:], dtype=bool)  # (queries, keys): True up to the diagonal
         np.copyto(scores, -np.inf, where=~earlier)
