@@ -50,7 +50,6 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
 from huggingface_hub.utils import enable_progress_bars
@@ -188,11 +187,11 @@ def tiny_tokenizer(split: Dataset) -> BertTokenizer:
     """For --smoke: build a WordPiece vocabulary of all letters and of words of 1,000 pairs."""
     texts, blank = [*split["sentence1"], *split["sentence2"]], BertTokenizer()
     letters = " ".join(set().union(*texts))
-    letters = set(blank.backend_tokenizer.normalizer.normalize_str(letters)) - {" "}
+    letters = sorted(set(blank.backend_tokenizer.normalizer.normalize_str(letters)) - {" "})
     # The trainer numbers special tokens as given, but letters anew in every run: they go in as
     # special tokens. In the tokenizer that is built of the result they are ordinary pieces.
-    pieces = [f"##{letter}" for letter in sorted(letters)]
-    alphabet = {"initial_alphabet": [*letters], "limit_alphabet": len(letters)}
+    pieces = [f"##{letter}" for letter in letters]
+    alphabet = {"initial_alphabet": letters, "limit_alphabet": len(letters)}
     options = {"new_special_tokens": pieces, "show_progress": False, **alphabet}
     rows = split[:1000]
     words = [*rows["sentence1"], *rows["sentence2"]]
@@ -463,9 +462,6 @@ def fetch(
     return folder
 
 
-NO_DOWNLOAD = "try --smoke, which needs no download, or give a local folder"
-
-
 def download(name: str, file: str, repo_type: str, commit: str | None = None) -> str:
     """Return the path of a file from the hub, or of its copy in the cache."""
     options = {"repo_type": repo_type, "revision": commit}
@@ -480,28 +476,17 @@ def explain(error: Exception, name: str) -> str:
     """Return what went wrong with the hub, and what helps."""
     if isinstance(error, LocalEntryNotFoundError):
         error = error.__cause__ or error  # why the hub did not give what the cache lacks
-    status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, GatedRepoError):
         page = f"https://huggingface.co/{name}"
         return f"it is gated: accept its terms at {page}, then log in with: hf auth login"
     if isinstance(error, (RepositoryNotFoundError, HFValidationError)):
         places = (*Path(name).parent.glob("*"), *Path().glob("*/*"))
         names = [str(place) for place in places if place.is_dir()]
-        near = difflib.get_close_matches(name, [*names, ScriptArguments.model_name_or_path], 1, 0.7)
-        hint = (
-            f"did you mean {near[0]}?" if near else "if it is private, log in with: hf auth login"
-        )
+        near = difflib.get_close_matches(name, [*names, ScriptArguments.model_name_or_path], 1)
+        hint = f"did you mean {near[0]}?" if near else "is it private? log in with: hf auth login"
         return f"no such folder here, and no such name on the hub: {hint}"
-    if isinstance(error, OfflineModeIsEnabled):
-        return f"not in the cache, and HF_HUB_OFFLINE is set: unset it, or {NO_DOWNLOAD}"
-    if status == 401:
-        return (
-            "the hub does not know this machine's token: log in (hf auth login) or unset HF_TOKEN"
-        )
-    if status == 429:
-        return "the hub asks for a pause (429 Too Many Requests): wait, or log in: hf auth login"
     reason = str(error).strip().partition("\n")[0]
-    return f"{reason}: {NO_DOWNLOAD}"
+    return f"{reason}: log in (hf auth login), try --smoke, or give a local folder"
 
 
 def check_model_type(folder: str, name: str, model_types: Container[str] | None) -> None:

@@ -49,21 +49,20 @@ import huggingface_hub
 import torch
 import transformers
 from accelerate import PartialState
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     StrictDataclassError,
 )
 from huggingface_hub.utils import enable_progress_bars
 from matplotlib.figure import Figure
 from sacrebleu.metrics import BLEU, CHRF
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from tokenizers import Regex, pre_tokenizers
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
@@ -280,7 +279,9 @@ def train(trainer: Trainer) -> dict[str, float]:
     # Under the model's own names, not those of older checkpoints: the trainer loads no others.
     save = trainer.model.save_pretrained
     trainer.model.save_pretrained = partial(save, save_original_format=False)
-    with only_run(trainer.args.output_dir, trainer.is_world_process_zero()):
+    # Of two runs in one folder, each would take the other's checkpoints for its own.
+    lock = Path(trainer.args.output_dir, f".another_run_is_here_{trainer.args.process_index}")
+    with FileLock(lock, blocking=False):
         metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
         with whole_files(trainer.args.output_dir) as folder:
             trainer.save_model(folder)
@@ -288,6 +289,7 @@ def train(trainer: Trainer) -> dict[str, float]:
             (folder / "training_args.bin").unlink(missing_ok=True)
             curve = draw_training_curve(trainer.state.log_history)
             curve.savefig(folder / "training_curve.png", dpi=120)
+        lock.unlink(missing_ok=True)
     return metrics
 
 
@@ -886,9 +888,6 @@ def fetch(
     return folder
 
 
-NO_DOWNLOAD = "try --smoke, which needs no download, or give a local folder"
-
-
 def download(name: str, file: str, repo_type: str, commit: str | None = None) -> str:
     """Return the path of a file from the hub, or of its copy in the cache."""
     options = {"repo_type": repo_type, "revision": commit}
@@ -903,28 +902,17 @@ def explain(error: Exception, name: str) -> str:
     """Return what went wrong with the hub, and what helps."""
     if isinstance(error, LocalEntryNotFoundError):
         error = error.__cause__ or error  # why the hub did not give what the cache lacks
-    status = getattr(getattr(error, "response", None), "status_code", None)
     if isinstance(error, GatedRepoError):
         page = f"https://huggingface.co/{name}"
         return f"it is gated: accept its terms at {page}, then log in with: hf auth login"
     if isinstance(error, (RepositoryNotFoundError, HFValidationError)):
         places = (*Path(name).parent.glob("*"), *Path().glob("*/*"))
         names = [str(place) for place in places if place.is_dir()]
-        near = difflib.get_close_matches(name, [*names, ScriptArguments.model_name_or_path], 1, 0.7)
-        hint = (
-            f"did you mean {near[0]}?" if near else "if it is private, log in with: hf auth login"
-        )
+        near = difflib.get_close_matches(name, [*names, ScriptArguments.model_name_or_path], 1)
+        hint = f"did you mean {near[0]}?" if near else "is it private? log in with: hf auth login"
         return f"no such folder here, and no such name on the hub: {hint}"
-    if isinstance(error, OfflineModeIsEnabled):
-        return f"not in the cache, and HF_HUB_OFFLINE is set: unset it, or {NO_DOWNLOAD}"
-    if status == 401:
-        return (
-            "the hub does not know this machine's token: log in (hf auth login) or unset HF_TOKEN"
-        )
-    if status == 429:
-        return "the hub asks for a pause (429 Too Many Requests): wait, or log in: hf auth login"
     reason = str(error).strip().partition("\n")[0]
-    return f"{reason}: {NO_DOWNLOAD}"
+    return f"{reason}: log in (hf auth login), try --smoke, or give a local folder"
 
 
 def check_model_type(folder: str, name: str, model_types: Container[str] | None) -> None:
@@ -962,38 +950,14 @@ def complete_checkpoints(output_dir: str) -> list[str]:
     return sorted(complete, key=lambda folder: int(folder.rpartition("-")[2]))
 
 
-@contextmanager
-def only_run(output_dir: str, first_process: bool = True) -> Iterator[None]:
-    """Keep a second run, which would mix its checkpoints with ours, out of a folder."""
-    lock = FileLock(Path(output_dir, ".lock"))  # ends with this process, whatever happens
-    try:
-        if first_process:
-            lock.acquire(blocking=False)
-    except Timeout:
-        raise InputError(f"another run is training in {output_dir}: choose another") from None
-    try:
-        yield
-    finally:
-        if first_process:
-            Path(output_dir, ".lock").unlink(missing_ok=True)
-            lock.release()
-
-
 def check_same_model(checkpoint: str, model: PreTrainedModel) -> None:
-    """Raise InputError if a checkpoint is not of this model: other classes, or other sizes."""
-    weights = Path(checkpoint, "model.safetensors")
-    if not weights.exists():
-        return  # of several devices, in their own format
-    expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    with safe_open(weights, "pt") as file:
-        names = file.keys()
-        found = {name: file.get_slice(name).get_shape() for name in names}
-    if any(found[name] != expected.get(name) for name in found):
-        raise InputError(f"{checkpoint} is of another model: choose another --output_dir")
-    classes = type(model.config).from_pretrained(checkpoint).id2label
-    if classes != model.config.id2label:
-        change = f"of the classes {[*classes.values()]}, not {[*model.config.id2label.values()]}"
-        raise InputError(f"{checkpoint} is {change}: choose another --output_dir")
+    """Raise InputError if a checkpoint to resume from has other classes, or other sizes."""
+    config = type(model.config).from_pretrained(checkpoint)
+    for name in ("id2label", "vocab_size", "hidden_size", "num_hidden_layers"):
+        found, expected = getattr(config, name), getattr(model.config, name)
+        if found != expected:
+            difference = f"{name} {found}, not {expected}"
+            raise InputError(f"{checkpoint} has {difference}: choose another --output_dir")
 
 
 @contextmanager
@@ -1037,7 +1001,7 @@ def next_command(args: ScriptArguments, options: dict, training_args: FineTuning
 def show(
     examples: list[str], metrics: dict[str, float], training_args: FineTuningArguments
 ) -> None:
-    """Print what a training has come to, when its metrics are safe; of several processes one does."""
+    """Write the metrics of a training, and then print examples; of several processes one does."""
     if training_args.process_index == 0:
         with whole_files(training_args.output_dir) as folder:
             text = json.dumps(metrics, indent=2, sort_keys=True)
@@ -1068,12 +1032,10 @@ def earlier_results(output_dir: str) -> dict[str, float]:
     """Return the metrics of an earlier run in this folder. Raises InputError if it was no run."""
     results = Path(output_dir, "all_results.json")
     try:
-        earlier = json.loads(results.read_bytes()) if results.exists() else {}
-    except ValueError:
-        earlier = None
-    if not isinstance(earlier, dict):
-        raise InputError(f"{results} is of another program: give another --output_dir")
-    return earlier
+        return dict(json.loads(results.read_bytes() if results.exists() else "{}"))
+    except (TypeError, ValueError) as error:
+        other = f"{results} is of another program"
+        raise InputError(f"{other}: give another --output_dir") from error
 
 
 WINDOW_LINES = 4096  # of a file are in memory at a time

@@ -561,7 +561,7 @@ EXPLAINED = {
     "refused": r"([Cc]onnect|refused|reach).*--smoke",
     "503": r"503.*(again|later|--smoke)",
     "429": r"(?i)(429|rate|too many).*(wait|later|log ?in)",
-    "401": r"(?i)(token|credentials).*(log ?in|HF_TOKEN|--smoke)",
+    "401": r"401.*log in",
     "socks": r"(?i)socks.*pip install \S*socks",
     "proxy": r"(?i)(proxy|connect|refused).*--smoke",
     "password": r"(?i)(proxy|port|url).*--smoke",
