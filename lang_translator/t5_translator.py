@@ -729,7 +729,7 @@ def some_of(letters: Iterable[str]) -> str:
 
 def check_references(references: Sequence[str], translations: int) -> None:
     """Raise InputError if there is not one reference for each translation."""
-    if len(references) != translations:
+    if not references or len(references) != translations:
         counts = f"{len(references)} references for {translations} translations"
         raise InputError(f"{counts}: give one for each")
 
