@@ -72,6 +72,7 @@ from transformers import (
     BertForSequenceClassification,
     BertTokenizer,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     Trainer,
 )
 from transformers.hf_argparser import HfArg
@@ -284,7 +285,7 @@ def pretrained(
             )
         same = classes is None or set(classes) == set(own_classes)
         set_classes(config, own_classes if same else classes)
-        tokenizer = BertTokenizer.from_pretrained(folder)
+        tokenizer = keep_capitals(BertTokenizer.from_pretrained(folder), folder)
         options = {"dtype": torch.float32, "use_safetensors": True, "ignore_mismatched_sizes": True}
         model, loading = BertForSequenceClassification.from_pretrained(
             folder, config=config, output_loading_info=True, **options
@@ -792,6 +793,24 @@ NEW_WEIGHTS = ("classifier.", "bert.pooler.")  # on top of BERT: not every check
 
 # What the libraries raise for a folder that holds no checkpoint, or a damaged one.
 LOADING_ERRORS = (OSError, TypeError, ValueError, SafetensorError, StrictDataclassError)
+
+
+def keep_capitals(tokenizer: PreTrainedTokenizerBase, folder: str) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a folder, with capitals if only its vocabulary says that it has them.
+
+    Without the setting do_lower_case (older folders hold vocab.txt alone) the library makes all
+    letters small.
+    """
+    settings = Path(folder, "tokenizer_config.json")
+    stated = settings.exists() and b'"do_lower_case"' in settings.read_bytes()
+    if stated or not getattr(tokenizer, "do_lower_case", False):
+        return tokenizer
+    words = [token for token in tokenizer.get_vocab() if not token.startswith(("[", "<"))]
+    capitals = sum(word != word.lower() for word in words)
+    if capitals <= len(words) / 100:
+        return tokenizer
+    print("The vocabulary has capitals and no setting do_lower_case: capitals are kept")
+    return type(tokenizer).from_pretrained(folder, do_lower_case=False)
 
 
 def refuse_remote_code(folder: str) -> None:

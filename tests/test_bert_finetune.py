@@ -547,3 +547,19 @@ def test_many_classes(count, tmp_path, capsys):
         table = (tmp_path / "out" / "classification_report.txt").read_text()
         assert "class 59" in table and "macro avg" in table
         assert "macro avg" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stated", [None, True, False])
+def test_a_vocabulary_with_capitals_keeps_them(stated, tmp_path, capsys):
+    """Older folders hold vocab.txt alone, which the library would read in small letters."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "Der", "der", "Hund", "hund"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = BertConfig(vocab_size=len(words), intermediate_size=8, **size)
+    BertForSequenceClassification(config).save_pretrained(tmp_path)
+    if stated is not None:
+        settings = {"do_lower_case": stated}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    tokenizer, _ = bert.pretrained(str(tmp_path))
+    assert tokenizer.tokenize("Der Hund") == (["der", "hund"] if stated else ["Der", "Hund"])
+    assert ("capitals are kept" in capsys.readouterr().out) == (stated is None)

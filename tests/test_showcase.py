@@ -46,7 +46,13 @@ SHARED += (
     "check_model_type",
     "only_run",
 )
-SHARED += ("evaluate_when_saving", "check_metric", "check_same_model", "earlier_results")
+SHARED += (
+    "evaluate_when_saving",
+    "check_metric",
+    "check_same_model",
+    "earlier_results",
+    "keep_capitals",
+)
 PACKAGE_OF_IMPORT = {"sklearn": "scikit-learn"}
 SAFE_SUFFIXES = {
     ".safetensors",
