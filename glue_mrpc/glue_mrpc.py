@@ -210,11 +210,12 @@ def pretrained_tokenizer(name: str, max_seq_length: int = 128) -> PreTrainedToke
     if Path(folder, "vocab.txt").exists():
         read_text(Path(folder, "vocab.txt"))  # the tokenizer itself would end in a traceback
     try:
+        refuse_remote_code(folder)
         config = read_json(Path(folder, "config.json"))
         settings = read_json(Path(folder, "tokenizer_config.json"))
         named = "model_type" in config or "tokenizer_class" in settings
         tokenizer_class = AutoTokenizer if named else BertTokenizer
-        tokenizer = tokenizer_class.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = tokenizer_class.from_pretrained(folder)
     except (ImportError, LookupError, OSError, TypeError, ValueError) as error:
         raise InputError(f"cannot load the tokenizer of {name}: {error}") from error
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
@@ -516,6 +517,12 @@ def keep_capitals(tokenizer: PreTrainedTokenizerBase, folder: str) -> PreTrained
         return tokenizer
     print("The vocabulary has capitals and no setting do_lower_case: capitals are kept")
     return type(tokenizer).from_pretrained(folder, do_lower_case=False)
+
+
+def refuse_remote_code(folder: str) -> None:
+    """Raise InputError if a checkpoint needs code that comes with it."""
+    if any(b'"auto_map"' in file.read_bytes() for file in Path(folder).glob("*config.json")):
+        raise InputError(f"{folder} wants to run code of its own: choose another model")
 
 
 def check_vocabulary(folder: str, known: int, expected: int) -> None:
