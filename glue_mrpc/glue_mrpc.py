@@ -220,6 +220,8 @@ def pretrained_tokenizer(name: str, max_seq_length: int = 128) -> PreTrainedToke
         raise InputError(f"cannot load the tokenizer of {name}: {error}") from error
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         raise InputError(f"{name}: the tokenizer knows no words: its vocabulary is missing")
+    if isinstance(tokenizer, BertTokenizer) and tokenizer.unk_token_id >= tokenizer.vocab_size:
+        raise InputError(f"{name}: the vocabulary has no [UNK]: is it cut off, or not WordPiece?")
     if tokenizer.pad_token is None:
         raise InputError(f"{name}: the tokenizer cannot pad: choose one that has a pad token")
     check_vocabulary(name, len(tokenizer), config.get("vocab_size", len(tokenizer)))

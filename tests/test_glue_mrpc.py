@@ -894,6 +894,7 @@ def test_blank_and_unfit_tokenizers_are_refused(script, vocabulary_folder, tmp_p
             vocabulary + b"more\n",
             f"the tokenizer knows {size + 1} tokens, the model {size}",
         ),
+        ("vocab.txt", vocabulary.replace(b"[UNK]", b"<unk>"), "the vocabulary has no [UNK]"),
         ("vocab.txt", b"\xff\xfe\x00", "vocab.txt, line 1: byte 0"),
         ("tokenizer.json", b'{"version"', "cannot load the tokenizer"),
         ("config.json", b"{", "cannot load the tokenizer"),
