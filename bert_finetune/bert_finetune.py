@@ -280,9 +280,7 @@ def pretrained(
         config = BertConfig.from_pretrained(folder)
         own_classes = [str(label) for _, label in sorted(config.id2label.items())]
         if classes is None and not has_trained_head(config):
-            raise InputError(
-                f"{name} has no trained classification head for single labels: train it"
-            )
+            raise InputError(f"{name} has no trained classification head for single labels")
         same = classes is None or set(classes) == set(own_classes)
         set_classes(config, own_classes if same else classes)
         tokenizer = keep_capitals(BertTokenizer.from_pretrained(folder), folder)
@@ -673,7 +671,8 @@ def read_table(path: str, column_names: list[str] | None) -> pd.DataFrame:
                 raise ValueError("NUL bytes are no text in UTF-8")
             table = pd.read_csv(path, **options)
         elif suffix in (".json", ".jsonl"):
-            table = pd.DataFrame(read_json_lines(path))
+            with open(path, encoding="utf-8-sig") as file:
+                table = pd.read_json(file, lines=True, dtype=False, convert_dates=False)
         else:
             table = pd.read_parquet(path)
             if not isinstance(table.index, pd.RangeIndex):
@@ -687,23 +686,6 @@ def read_table(path: str, column_names: list[str] | None) -> pd.DataFrame:
     if not isinstance(table.index, pd.RangeIndex):  # pandas took surplus fields for an index
         raise InputError(f"{path}: the rows have more fields than the columns {list(table)}")
     return table
-
-
-def read_json_lines(path: str) -> list[dict]:
-    """Read an object per line. Raises InputError with the line that holds none."""
-    rows = []
-    with open(path, encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                row = json.loads(line) if line.strip() else {}
-            except ValueError as error:
-                raise InputError(f"cannot read {path}, line {number}: {error}") from error
-            if not isinstance(row, dict):
-                raise InputError(
-                    f"cannot read {path}, line {number}: {row!s:.40} is no JSON object"
-                )
-            rows += [row] if row else []
-    return rows
 
 
 # What of a checkpoint is read: no weights in other formats, and nothing in sub-folders.

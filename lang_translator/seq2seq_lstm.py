@@ -27,13 +27,15 @@ import argparse
 import functools
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
 import tempfile
 import time
+import unicodedata
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,7 +100,6 @@ RUN = {
 SPECIAL_TOKENS = ["<pad>", "<unk>", "<sos>", "<eos>"]
 PAD, UNK, SOS, EOS = range(4)
 IDS = tf.TensorSpec([None, None], tf.int32)  # a padded batch of token ids: (batch, length)
-METRICS = {"bleu": BLEU(lowercase=True), "chrf": CHRF(lowercase=True)}
 Pairs = list[tuple[str, str]]  # source and target
 
 
@@ -121,28 +122,54 @@ def main(argv: list[str] | None = None) -> None:
         metrics |= evaluate(translator, test, "test", args.num_beams, args.batch_size)
         if translator.settings["attention"]:
             save_figure(draw_alignment(translator, test[0][0]), args.output_dir, "alignment.png")
+    if metrics:
+        save_results(metrics, args.output_dir)
     if args.do_predict:
         predict(translator, test, args)
     if metrics:
-        example = shlex.quote(test[0][0])
-        command = f"--model_name_or_path {args.model_name_or_path} --text {example}"
-        report_run(metrics, args.output_dir, command)
+        report_run(metrics, test, args)
 
 
 def load_splits(args: argparse.Namespace) -> tuple[Pairs, Pairs, Pairs]:
-    """Return pairs to train on, to validate with and to test: own files or the built-in pairs."""
-    train, validation = SAMPLE_PAIRS * SAMPLE_ROUNDS, SAMPLE_PAIRS  # learnt by heart
+    """Return pairs to train on, to validate with and to test: own files or the built-in pairs.
+
+    The built-in pairs, and few of your own with --smoke, are learnt by heart and validate, too.
+    """
+    train = SAMPLE_PAIRS
     if args.train_file:
         train = read_pairs(args.train_file)[: args.max_train_samples]
+    by_heart = not args.train_file or (args.smoke and len(train) < FEW_PAIRS)
     if args.validation_file:
         validation = read_pairs(args.validation_file)
-    elif args.train_file:
-        validation = train[::20]
-        del train[::20]
+    elif by_heart:
+        validation = train
+    else:
+        train, validation = hold_out(train)
         if not train:
-            raise InputError(f"{args.train_file}: one pair: give more, or --validation_file")
+            raise InputError(f"{args.train_file}: one source: give more, or --validation_file")
+    if by_heart:
+        train = train * ROUNDS
     test = read_pairs(args.test_file) if args.test_file else validation
     return train, validation, test
+
+
+def hold_out(pairs: Pairs) -> tuple[Pairs, Pairs]:
+    """Return pairs to train on, and all those of every twentieth source to validate with.
+
+    A source that stands in several pairs is on one side alone: one that the model has learnt tells
+    nothing.
+    """
+    sources = [normalize(source) for source, _ in pairs]
+    held_out = set(list(dict.fromkeys(sources))[::20])
+    train, validation = [], []
+    for source, pair in zip(sources, pairs, strict=True):
+        (validation if source in held_out else train).append(pair)
+    return train, validation
+
+
+def normalize(text: str) -> str:
+    """Return a text as the model reads it: lower-cased, with single spaces."""
+    return unicodedata.normalize("NFC", " ".join(text.lower().split()))
 
 
 @dataclass
@@ -192,6 +219,7 @@ def train_tokenizer(texts: list[str], vocab_size: int, max_seq_length: int) -> T
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([spaces, words])
     tokenizer.decoder = decoders.Metaspace()
     options = {"special_tokens": SPECIAL_TOKENS, "show_progress": False}
+    texts = (" ".join(text.split()) for text in texts)  # no line ends, which it might write
     tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocab_size, **options))
     tokenizer.post_processor = processors.BertProcessing(("<eos>", EOS), ("<sos>", SOS))
     tokenizer.enable_truncation(max_seq_length)
@@ -310,8 +338,8 @@ def fit(
         adam.finalize_variable_values(translator.model.trainable_variables)
         record |= evaluate(translator, validation_pairs, "eval", num_beams, batch_size)
         history.append(record)
-        print(", ".join(f"{name} {value:.4g}" for name, value in record.items()))
         save_checkpoint(translator, learner, output_dir)
+        print(", ".join(f"{name} {value:.4g}" for name, value in record.items()))
     best = best_epoch(history)
     learner.load_weights(checkpoint_folder(output_dir, best) / MODEL_FILE)
     adam.finalize_variable_values(translator.model.trainable_variables)
@@ -497,9 +525,22 @@ def evaluate(
     metrics = {f"{prefix}_loss": loss, f"{prefix}_perplexity": float(np.exp(loss))}
     sources, targets = zip(*pairs, strict=True)
     translations = translate(translator, sources, num_beams, batch_size)
-    for name, metric in METRICS.items():
-        metrics[f"{prefix}_{name}"] = metric.corpus_score(translations, [targets]).score
+    for name, metric in metrics_for(targets).items():
+        metrics[f"{prefix}_{name}"] = metric.corpus_score(translations, None).score
     return metrics
+
+
+# Letters of languages without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+
+
+def metrics_for(references: Sequence[str]) -> dict[str, BLEU | CHRF]:
+    """Return sacrebleu's metrics; where no spaces part the words, BLEU counts letters instead."""
+    text = "".join(references)
+    unspaced = len(UNSPACED.findall(text)) > len(text) / 2
+    options = {"lowercase": True, "references": [references]}
+    bleu = BLEU(tokenize="char" if unspaced else "13a", **options)
+    return {"bleu": bleu, "chrf": CHRF(**options)}
 
 
 def translate(
@@ -653,6 +694,7 @@ def prepare_run(args: argparse.Namespace) -> str | None:
     if args.do_train or args.do_eval:
         with whole_files(args.output_dir):
             pass  # fails now, before any work, if nothing can be written there
+        earlier_results(args.output_dir)
     tf.distribute.experimental_set_strategy(choose_devices())
     keras.utils.set_random_seed(args.seed)
     keras.config.set_dtype_policy("mixed_bfloat16" if args.bf16 else "float32")
@@ -686,15 +728,24 @@ def has_bf16() -> bool:
 
 
 def read_lines(path: str) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file, or of standard input (`-`), without their ends."""
-    with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
+    """Yield the lines of a UTF-8 file, or of standard input (`-`), without their ends.
+
+    LF, CRLF and CR end a line, and nothing else does.
+    """
+    if path == "-" and sys.stdin is None:
+        raise InputError("there is no standard input: name a file")
+    options = {"encoding": "utf-8-sig", "errors": "surrogateescape", "closefd": path != "-"}
+    with open(0 if path == "-" else path, **options) as file:
         for number, line in enumerate(file, 1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                where = f"{path}, line {number}: byte {error.start + 1}"
-                raise InputError(f"{where} is not UTF-8 text: save the file as UTF-8") from error
-            yield text.rstrip("\r\n")
+            wrong = NO_TEXT.search(line)
+            if wrong:
+                byte = len(line[: wrong.start()].encode()) + 1
+                where = f"{path}, line {number}: byte {byte}"
+                raise InputError(f"{where} is not UTF-8 text: save the file as UTF-8")
+            yield line.removesuffix("\n")
+
+
+NO_TEXT = re.compile("[\0\udc80-\udcff]")  # NUL, and how Python reads bytes that are not UTF-8
 
 
 def read_pairs(path: str) -> list[tuple[str, str]]:
@@ -824,32 +875,51 @@ def predict(translator: Translator, pairs: Pairs, args: argparse.Namespace) -> N
             print(f"  {text} -> {translation}")
 
 
-def report_run(metrics: dict[str, float], output_dir: str, command: str) -> None:
-    """Write and print metrics, files and the next command; a finished run needs no checkpoints."""
-    results, trained = Path(output_dir, "all_results.json"), "train_loss" in metrics
-    earlier = json.loads(results.read_text()) if results.exists() and not trained else {}
+def save_results(metrics: dict[str, float], output_dir: str) -> None:
+    """Write the metrics; a finished run needs no checkpoints."""
+    trained = "train_loss" in metrics
+    earlier = {} if trained else earlier_results(output_dir)
     with whole_files(output_dir) as folder:
         text = json.dumps(earlier | metrics, indent=2, sort_keys=True)
-        (folder / results.name).write_text(text)
+        (folder / "all_results.json").write_text(text)
     for checkpoint in Path(output_dir).glob("checkpoint-*") if trained else []:
         remove_checkpoint(checkpoint)
+
+
+def earlier_results(output_dir: str) -> dict[str, float]:
+    """Return the metrics of an earlier run in this folder. Raises InputError if it was no run."""
+    results = Path(output_dir, "all_results.json")
+    try:
+        return dict(json.loads(results.read_bytes() if results.exists() else "{}"))
+    except (TypeError, ValueError) as error:
+        other = f"{results} is of another program"
+        raise InputError(f"{other}: give another --output_dir") from error
+
+
+def report_run(metrics: dict[str, float], pairs: Pairs, args: argparse.Namespace) -> None:
+    """Print metrics, how they count, files and the next command, which translates a source."""
     for name in sorted(metrics):
         print(f"{name:>28} = {metrics[name]:.4g}")
-    print("sacrebleu:", *(metric.get_signature() for metric in METRICS.values()))
-    files = sorted(path for path in results.parent.iterdir() if path.is_file())
+    counted = metrics_for([target for _, target in pairs])
+    print("sacrebleu:", *(metric.get_signature() for metric in counted.values()))
+    files = sorted(path for path in Path(args.output_dir).iterdir() if path.is_file())
     print("Files:", *files, sep="\n  ")
-    print(f"Next:\n  python {sys.argv[0]} {command}")
+    flags = ["--model_name_or_path", args.model_name_or_path, "--text", pairs[0][0]]
+    print("Next:\n ", shlex.join(["python", sys.argv[0], *flags]))
 
 
 SMOKE = {
     "embedding_dim": 64,
     "hidden_size": 128,
     "learning_rate": 5e-3,
-    "max_train_samples": 2000,
+    "batch_size": 8,
+    "dropout": 0.0,
+    "max_train_samples": 1000,
     "bf16": False,
 }
 SAMPLE_RECIPE = {"batch_size": 8, "dropout": 0.0}
-SAMPLE_ROUNDS = 20  # an epoch goes so often through the pairs: enough for a validation after it
+FEW_PAIRS = 50  # too few to hold some out
+ROUNDS = 20  # an epoch goes so often through few pairs: enough for a validation after it
 SAMPLE_PAIRS = [
     ("Ein Hund läuft durch den Schnee.", "A dog runs through the snow."),
     ("Eine Katze schläft auf dem Sofa.", "A cat is sleeping on the sofa."),

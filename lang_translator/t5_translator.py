@@ -182,7 +182,10 @@ def pretrained(name: str) -> tuple[T5Tokenizer, T5ForConditionalGeneration]:
         options = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
         model, loading = T5ForConditionalGeneration.from_pretrained(folder, **options)
     except LOADING_ERRORS as error:
-        raise InputError(f"cannot load {name}: {error}") from error
+        reason = str(error)
+        if "tiktoken" in reason:  # which the library tries last, whatever it lacked before
+            reason = "to read its spiece.model, pip install sentencepiece protobuf"
+        raise InputError(f"cannot load {name}: {reason}") from error
     missing = sorted(loading["missing_keys"])
     if missing:
         raise InputError(f"{name} is no complete T5: it lacks {len(missing)} weights: {missing[0]}")
