@@ -43,7 +43,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import huggingface_hub
 import numpy as np
@@ -112,7 +112,7 @@ class FineTuningArguments(transformers.TrainingArguments):
     eval_strategy: str = "epoch"
     load_best_model_at_end: bool = True
     metric_for_best_model: str = "accuracy"
-    train_sampling_strategy: str = "group_by_length"
+    train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = "group_by_length"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -415,6 +415,7 @@ def accuracy_and_f1(output: transformers.EvalPrediction) -> dict[str, float]:
 def train(trainer: Trainer) -> dict[str, float]:
     """Train, from a checkpoint if asked to, and save model and tokenizer; return the metrics."""
     checkpoint = trainer.args.resume_from_checkpoint
+    check_flags(trainer)
     if checkpoint:
         check_same_model(checkpoint, trainer.model)
     # Under the model's own names, not those of older checkpoints: the trainer loads no others.
@@ -539,7 +540,7 @@ def parse(argv: list[str] | None, *dataclasses: type) -> tuple:
     evaluate_when_saving(parser, argv)
     try:
         parsed = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
-    except ValueError as error:
+    except (ImportError, TypeError, ValueError) as error:  # of TrainingArguments
         refuse(str(error))
     parsed[-1].do_eval = known.do_eval  # the library sets it when it sees --eval_strategy
     return parsed
@@ -562,7 +563,7 @@ def evaluate_when_saving(parser: argparse.ArgumentParser, argv: list[str]) -> No
 
 def check_metric(args: transformers.TrainingArguments, *names: str) -> None:
     """Raise InputError if the best model is to be chosen by a metric that nobody computes."""
-    metric = args.metric_for_best_model or "loss"
+    metric = "loss" if args.metric_for_best_model is None else args.metric_for_best_model
     if metric.removeprefix("eval_") not in names:
         raise InputError(f"--metric_for_best_model {metric}: give one of {', '.join(names)}")
 
@@ -575,27 +576,40 @@ def check_positive(args: object, *names: str) -> None:
             raise InputError(f"--{name} {value}: give a number above 0")
 
 
-# Flags for metrics that are computed in another way than here.
-ALL_ROWS_AT_ONCE = (
-    "batch_eval_metrics",
-    "eval_do_concat_batches",
-    "label_names",
-    "prediction_loss_only",
-)
+LIMITS = {  # of the trainer's numbers: the least and the largest
+    "per_device_train_batch_size": (1, 10**6),
+    "per_device_eval_batch_size": (1, 10**6),
+    "gradient_accumulation_steps": (1, 10**6),
+    "eval_accumulation_steps": (1, 10**6),
+    "num_train_epochs": (1e-9, 1e9),
+    "learning_rate": (1e-12, 1e3),
+    "weight_decay": (0, 1e3),
+    "max_grad_norm": (0, 1e9),
+    "warmup_steps": (0, 1e9),
+    "label_smoothing_factor": (0, 0.999),
+    "neftune_noise_alpha": (0, 1e3),
+    "seed": (0, 2**32 - 1),
+    "data_seed": (0, 2**32 - 1),
+}
+# For metrics that are computed in another way than here.
+REFUSED = ("batch_eval_metrics", "eval_do_concat_batches", "label_names", "prediction_loss_only")
 
 
 def prepare(args: transformers.TrainingArguments) -> None:
     """Check the trainer's flags before any work is done, and set up this process."""
-    check_positive(args, "per_device_train_batch_size", "learning_rate", "num_train_epochs")
-    if not 0 <= args.seed < 2**32:
-        raise InputError(f"--seed {args.seed}: give a number from 0 to {2**32 - 1}")
-    for name in ALL_ROWS_AT_ONCE:
+    for name, (least, most) in LIMITS.items():
+        value = getattr(args, name)
+        if value is not None and not least <= value <= most:
+            raise InputError(f"--{name} {value}: give a number from {least} to {most}")
+    for name in REFUSED:
         if getattr(args, name) != getattr(type(args), name):
             raise InputError(f"--{name}: this script computes its metrics from all rows at once")
+    if args.max_steps == 0:
+        raise InputError("--max_steps 0: give a number above 0")
     checkpoint = args.resume_from_checkpoint
     if checkpoint == "last":
         args.resume_from_checkpoint = next(reversed(complete_checkpoints(args.output_dir)), None)
-    elif checkpoint and not Path(checkpoint, "trainer_state.json").exists():
+    elif checkpoint is not None and not Path(checkpoint, "trainer_state.json").exists():
         raise InputError(f"--resume_from_checkpoint {checkpoint}: no complete checkpoint there")
     try:
         for callback in get_reporting_integration_callbacks(args.report_to):
@@ -819,6 +833,16 @@ def complete_checkpoints(output_dir: str) -> list[str]:
     states = Path(output_dir).glob("checkpoint-[0-9]*/trainer_state.json")  # written last of all
     complete = [str(state.parent) for state in states if state.read_bytes().endswith(b"}\n")]
     return sorted(complete, key=lambda folder: int(folder.rpartition("-")[2]))
+
+
+def check_flags(trainer: Trainer) -> None:
+    """Raise InputError for flags that the library would fail over only when training begins."""
+    try:
+        trainer.get_train_dataloader()
+        trainer.create_optimizer_and_scheduler(num_training_steps=1)
+    except (ImportError, TypeError, ValueError) as error:
+        raise InputError(f"the trainer refuses these flags: {error}") from error
+    trainer.optimizer = trainer.lr_scheduler = None
 
 
 def check_same_model(checkpoint: str, model: PreTrainedModel) -> None:

@@ -672,6 +672,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
             raise InputError(f"--{name} {value}: give 0, or more but less than {limit}")
     numbers = {name for name, (kind, _, _) in flags.items() if kind in (int, float)}
     check_positive(args, *sorted(numbers - limits.keys()))
+    if args.max_seq_length < 3:
+        raise InputError(f"--max_seq_length {args.max_seq_length}: give 3 or more")
     if not (args.do_train or args.do_eval or args.do_predict):
         args.do_train = not args.model_name_or_path
         args.do_eval = args.do_train or bool(args.test_file)
@@ -691,6 +693,8 @@ def check_positive(args: object, *names: str) -> None:
 
 def prepare_run(args: argparse.Namespace) -> str | None:
     """Set up devices, seed and precision; return the checkpoint to continue from, if any."""
+    if args.input_file not in (None, "-") and not os.path.exists(args.input_file):
+        raise InputError(f"there is no file {args.input_file}")
     if args.do_train or args.do_eval:
         with whole_files(args.output_dir):
             pass  # fails now, before any work, if nothing can be written there

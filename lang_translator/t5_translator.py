@@ -277,6 +277,7 @@ def bleu_of_tokens(
 def train(trainer: Trainer) -> dict[str, float]:
     """Train, from a checkpoint if asked to, and save model and tokenizer; return the metrics."""
     checkpoint = trainer.args.resume_from_checkpoint
+    check_flags(trainer)
     if checkpoint:
         check_same_model(checkpoint, trainer.model)
     # Under the model's own names, not those of older checkpoints: the trainer loads no others.
@@ -614,23 +615,16 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
 
 
 def check_training(training_args: FineTuningArguments) -> None:
-    """Raise InputError for flags of the trainer with which it would fail after the first epoch."""
+    """Raise InputError for flags of the trainer that do not go with translations."""
     check_metric(training_args, "bleu", "loss")
-    by_loss = training_args.metric_for_best_model in (None, "loss", "eval_loss")
-    mistakes = {
-        "--train_sampling_strategy group_by_length needs lengths, and pairs have two": (
-            training_args.train_sampling_strategy == "group_by_length"
-        ),
-        "--predict_with_generate false gives no BLEU: add --metric_for_best_model loss": (
-            not training_args.predict_with_generate and not by_loss
-        ),
-        "--prediction_loss_only gives no BLEU: add --metric_for_best_model loss": (
-            training_args.prediction_loss_only and not by_loss
-        ),
-    }
-    for mistake, made in mistakes.items():
-        if made:
-            refuse(mistake)
+    check_positive(training_args, "generation_num_beams")
+    if training_args.generation_max_length < 2:
+        refuse(f"--generation_max_length {training_args.generation_max_length}: give 2 or more")
+    if training_args.train_sampling_strategy == "group_by_length":
+        refuse("--train_sampling_strategy group_by_length: pairs have two lengths")
+    by_bleu = training_args.metric_for_best_model in ("bleu", "eval_bleu")
+    if by_bleu and not training_args.predict_with_generate:
+        refuse("--predict_with_generate false gives no BLEU: add --metric_for_best_model loss")
 
 
 def parse(argv: list[str] | None, *dataclasses: type) -> tuple:
@@ -648,7 +642,7 @@ def parse(argv: list[str] | None, *dataclasses: type) -> tuple:
     evaluate_when_saving(parser, argv)
     try:
         parsed = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
-    except ValueError as error:
+    except (ImportError, TypeError, ValueError) as error:  # of TrainingArguments
         refuse(str(error))
     parsed[-1].do_eval = known.do_eval  # the library sets it when it sees --eval_strategy
     return parsed
@@ -671,7 +665,7 @@ def evaluate_when_saving(parser: argparse.ArgumentParser, argv: list[str]) -> No
 
 def check_metric(args: transformers.TrainingArguments, *names: str) -> None:
     """Raise InputError if the best model is to be chosen by a metric that nobody computes."""
-    metric = args.metric_for_best_model or "loss"
+    metric = "loss" if args.metric_for_best_model is None else args.metric_for_best_model
     if metric.removeprefix("eval_") not in names:
         raise InputError(f"--metric_for_best_model {metric}: give one of {', '.join(names)}")
 
@@ -737,27 +731,40 @@ def check_references(references: Sequence[str], translations: int) -> None:
         raise InputError(f"{counts}: give one for each")
 
 
-# Flags for metrics that are computed in another way than here.
-ALL_ROWS_AT_ONCE = (
-    "batch_eval_metrics",
-    "eval_do_concat_batches",
-    "label_names",
-    "prediction_loss_only",
-)
+LIMITS = {  # of the trainer's numbers: the least and the largest
+    "per_device_train_batch_size": (1, 10**6),
+    "per_device_eval_batch_size": (1, 10**6),
+    "gradient_accumulation_steps": (1, 10**6),
+    "eval_accumulation_steps": (1, 10**6),
+    "num_train_epochs": (1e-9, 1e9),
+    "learning_rate": (1e-12, 1e3),
+    "weight_decay": (0, 1e3),
+    "max_grad_norm": (0, 1e9),
+    "warmup_steps": (0, 1e9),
+    "label_smoothing_factor": (0, 0.999),
+    "neftune_noise_alpha": (0, 1e3),
+    "seed": (0, 2**32 - 1),
+    "data_seed": (0, 2**32 - 1),
+}
+# For metrics that are computed in another way than here.
+REFUSED = ("batch_eval_metrics", "eval_do_concat_batches", "label_names", "prediction_loss_only")
 
 
 def prepare(args: transformers.TrainingArguments) -> None:
     """Check the trainer's flags before any work is done, and set up this process."""
-    check_positive(args, "per_device_train_batch_size", "learning_rate", "num_train_epochs")
-    if not 0 <= args.seed < 2**32:
-        raise InputError(f"--seed {args.seed}: give a number from 0 to {2**32 - 1}")
-    for name in ALL_ROWS_AT_ONCE:
+    for name, (least, most) in LIMITS.items():
+        value = getattr(args, name)
+        if value is not None and not least <= value <= most:
+            raise InputError(f"--{name} {value}: give a number from {least} to {most}")
+    for name in REFUSED:
         if getattr(args, name) != getattr(type(args), name):
             raise InputError(f"--{name}: this script computes its metrics from all rows at once")
+    if args.max_steps == 0:
+        raise InputError("--max_steps 0: give a number above 0")
     checkpoint = args.resume_from_checkpoint
     if checkpoint == "last":
         args.resume_from_checkpoint = next(reversed(complete_checkpoints(args.output_dir)), None)
-    elif checkpoint and not Path(checkpoint, "trainer_state.json").exists():
+    elif checkpoint is not None and not Path(checkpoint, "trainer_state.json").exists():
         raise InputError(f"--resume_from_checkpoint {checkpoint}: no complete checkpoint there")
     try:
         for callback in get_reporting_integration_callbacks(args.report_to):
@@ -786,6 +793,9 @@ def keep_freed_memory() -> None:
 
 def load_pairs(args: ScriptArguments) -> dict[str, Pairs]:
     """Return the pairs `train`, and `validation` if there are any: own files or the sample."""
+    for path in (args.input_file, args.reference_file):
+        if path not in (None, "-") and not os.path.exists(path):
+            raise InputError(f"there is no file {path}")  # known before a training
     pairs = {"train": read_pairs(args.train_file) if args.train_file else SAMPLE_PAIRS}
     if args.validation_file:
         pairs["validation"] = read_pairs(args.validation_file)
@@ -951,6 +961,16 @@ def complete_checkpoints(output_dir: str) -> list[str]:
     states = Path(output_dir).glob("checkpoint-[0-9]*/trainer_state.json")  # written last of all
     complete = [str(state.parent) for state in states if state.read_bytes().endswith(b"}\n")]
     return sorted(complete, key=lambda folder: int(folder.rpartition("-")[2]))
+
+
+def check_flags(trainer: Trainer) -> None:
+    """Raise InputError for flags that the library would fail over only when training begins."""
+    try:
+        trainer.get_train_dataloader()
+        trainer.create_optimizer_and_scheduler(num_training_steps=1)
+    except (ImportError, TypeError, ValueError) as error:
+        raise InputError(f"the trainer refuses these flags: {error}") from error
+    trainer.optimizer = trainer.lr_scheduler = None
 
 
 def check_same_model(checkpoint: str, model: PreTrainedModel) -> None:
