@@ -771,7 +771,7 @@ def explain(error: Exception, name: str) -> str:
         hint = f"did you mean {near[0]}?" if near else "is it private? log in with: hf auth login"
         return f"no such folder here, and no such name on the hub: {hint}"
     reason = str(error).strip().partition("\n")[0]
-    return f"{reason}: log in (hf auth login), try --smoke, or give a local folder"
+    return f"{reason}: try --smoke, log in (hf auth login), or give a local folder"
 
 
 def check_model_type(folder: str, name: str, model_types: Container[str] | None) -> None:

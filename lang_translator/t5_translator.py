@@ -302,8 +302,8 @@ def evaluate(
 ) -> tuple[dict[str, float], list[str]]:
     """Translate the pairs `validation`, and return their scores and what to show of them.
 
-    Without `validation` it is the first 20 of `train`, and the scores are named so: they tell what
-    was learnt by heart, not how good the model is. `options` are those of `translate`.
+    Without `validation` it is the first 20 of `train`: what was learnt by heart, which tells
+    nothing about quality. `options` are those of `translate`.
     """
     learnt = "validation" not in data
     pairs = data["train"][:20] if learnt else data["validation"]
@@ -315,35 +315,22 @@ def evaluate(
     examples += [f"{exact} of {len(pairs)} translations are exactly the reference"]
     if learnt:
         examples += ["These are training pairs; --validation_file shows how good the model is."]
-        scores = {f"train_{name}": value for name, value in scores.items()}
-    return scores, [*examples, *signatures(references)]
+    return scores, [*examples, *signatures()]
+
+
+METRICS = {"bleu": BLEU(), "chrf": CHRF()}
 
 
 def score(translations: Sequence[str], references: Sequence[str]) -> dict[str, float]:
     """Return BLEU and chrF, 0 to 100, of translations against one right translation each."""
     check_references(references, len(translations))
-    translations = [one_line(text) for text in translations]
-    metrics = metrics_for(references)
-    return {name: metrics[name].corpus_score(translations, None).score for name in metrics}
+    sides = [one_line(text) for text in translations], [[one_line(text) for text in references]]
+    return {name: metric.corpus_score(*sides).score for name, metric in METRICS.items()}
 
 
-# Letters of languages without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
-UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
-
-
-def metrics_for(references: Sequence[str]) -> dict[str, BLEU | CHRF]:
-    """Return sacrebleu's metrics; where no spaces part the words, BLEU counts letters instead."""
-    references = [one_line(text) for text in references]
-    text = "".join(references)
-    unspaced = len(UNSPACED.findall(text)) > len(text) / 2
-    bleu = BLEU(tokenize="char" if unspaced else "13a", references=[references])
-    return {"bleu": bleu, "chrf": CHRF(references=[references])}
-
-
-def signatures(references: Sequence[str]) -> list[str]:
-    """Return how sacrebleu counts with such references, a line for each metric."""
-    metrics = metrics_for(references)
-    return [f"{name}: {metrics[name].get_signature()}" for name in metrics]
+def signatures() -> list[str]:
+    """Return how sacrebleu counted the last scores, a line for each metric."""
+    return [f"{name}: {metric.get_signature()}" for name, metric in METRICS.items()]
 
 
 def one_line(text: str) -> str:
@@ -564,7 +551,7 @@ def translate_file(
     if references is None:
         return {}
     scores = score(list(read_lines(output)), references)
-    print(*signatures(references), sep="\n")
+    print(*signatures(), sep="\n")
     return scores
 
 
@@ -615,15 +602,12 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
 
 
 def check_training(training_args: FineTuningArguments) -> None:
-    """Raise InputError for flags of the trainer that do not go with translations."""
+    """Raise InputError for flags of the trainer with which it would fail after the first epoch."""
     check_metric(training_args, "bleu", "loss")
-    check_positive(training_args, "generation_num_beams")
-    if training_args.generation_max_length < 2:
-        refuse(f"--generation_max_length {training_args.generation_max_length}: give 2 or more")
+    check_positive(training_args, "generation_max_length", "generation_num_beams")
     if training_args.train_sampling_strategy == "group_by_length":
-        refuse("--train_sampling_strategy group_by_length: pairs have two lengths")
-    by_bleu = training_args.metric_for_best_model in ("bleu", "eval_bleu")
-    if by_bleu and not training_args.predict_with_generate:
+        refuse("--train_sampling_strategy group_by_length needs lengths, and pairs have two")
+    if not training_args.predict_with_generate and "bleu" in training_args.metric_for_best_model:
         refuse("--predict_with_generate false gives no BLEU: add --metric_for_best_model loss")
 
 
@@ -925,7 +909,7 @@ def explain(error: Exception, name: str) -> str:
         hint = f"did you mean {near[0]}?" if near else "is it private? log in with: hf auth login"
         return f"no such folder here, and no such name on the hub: {hint}"
     reason = str(error).strip().partition("\n")[0]
-    return f"{reason}: log in (hf auth login), try --smoke, or give a local folder"
+    return f"{reason}: try --smoke, log in (hf auth login), or give a local folder"
 
 
 def check_model_type(folder: str, name: str, model_types: Container[str] | None) -> None:
