@@ -461,7 +461,7 @@ def fetch(
     except (OSError, ValueError):
         folder = None
     if folder is None or not all(Path(folder, file).exists() for file in found):
-        raise InputError(f"cannot download {name}: {reason}")
+        raise InputError(f"cannot download {name} from the hub: {reason}")
     return folder
 
 

@@ -604,7 +604,9 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
 def check_training(training_args: FineTuningArguments) -> None:
     """Raise InputError for flags of the trainer with which it would fail after the first epoch."""
     check_metric(training_args, "bleu", "loss")
-    check_positive(training_args, "generation_max_length", "generation_num_beams")
+    check_positive(training_args, "generation_num_beams")
+    if training_args.generation_max_length < 2:  # the first token is the one before a text
+        refuse(f"--generation_max_length {training_args.generation_max_length}: give 2 or more")
     if training_args.train_sampling_strategy == "group_by_length":
         refuse("--train_sampling_strategy group_by_length needs lengths, and pairs have two")
     if not training_args.predict_with_generate and "bleu" in training_args.metric_for_best_model:
@@ -881,7 +883,7 @@ def fetch(
     except (OSError, ValueError):
         folder = None
     if folder is None or not all(Path(folder, file).exists() for file in found):
-        raise InputError(f"cannot download {name}: {reason}")
+        raise InputError(f"cannot download {name} from the hub: {reason}")
     return folder
 
 

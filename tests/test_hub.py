@@ -245,7 +245,7 @@ def bodies(hub: Hub, of: str = ".") -> list[str]:
     asked = [
         path.split("?")[0]
         for method, path, status in hub.asked
-        if method == "GET" and status != 307
+        if method == "GET" and status not in (302, 307)
     ]
     files = [
         re.sub(r".*?/resolve/\w+/|/storage/(models|datasets)/[^/]+/[^/]+/", "", p) for p in asked

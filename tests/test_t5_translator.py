@@ -3,16 +3,19 @@
 import json
 import re
 import shutil
+import string
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import sacrebleu
 import torch
 from conftest import SCRIPTS, load_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import T5ForConditionalGeneration, T5Tokenizer
+from tokenizers import normalizers
+from transformers import AutoTokenizer, EvalPrediction, T5ForConditionalGeneration, T5Tokenizer
 from transformers.trainer_pt_utils import LabelSmoother
 
 t5 = load_script("t5_translator")
@@ -108,6 +111,7 @@ def test_smoke_alone(run_alone, tmp_path, monkeypatch):
     ]
     metrics = json.loads((output / "all_results.json").read_text())
     assert metrics["bleu"] == pytest.approx(100) and metrics["chrf"] == pytest.approx(100)
+    assert "These are training pairs" in done.stdout
     assert "--model_name_or_path outputs/t5_translator" in done.stdout
     # the saved folder translates in a new process, through a pipe
     piped = subprocess.run(
@@ -139,7 +143,7 @@ def test_without_hub(run_alone):
     done = run_alone("t5_translator", timeout=60)
     assert done.returncode == 2 and done.stdout == ""
     assert re.fullmatch(
-        r"error: cannot download t5-small .*--smoke.*local folder.*\n",
+        r"error: cannot download t5-small.*--smoke.*local folder.*\n",
         done.stderr,
     )
 
@@ -285,6 +289,33 @@ def test_lines_of_a_file(tmp_path):
         "two\u2028three ",
         "\ufefffour",
     ]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lf_crlf_and_cr_end_a_line_and_nothing_else_does(end, tmp_path):
+    lines = ["one", "", "two\u2028three", "four\x85five", "six\x0bseven\x0ceight", "nine\x1cten"]
+    file = tmp_path / "text"
+    for last in ("", end):
+        file.write_bytes((end.join(lines) + last).encode())
+        assert list(t5.read_lines(str(file))) == lines
+    file.write_bytes(end.join(["a\tb", "c\u2028d\te\x0cf"]).encode())
+    assert t5.read_pairs(str(file)) == [("a", "b"), ("c\u2028d", "e\x0cf")]
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        ("Wasser\n".encode("utf-16"), "line 1: byte 1"),
+        ("Wasser\n".encode("utf-16-le"), "line 1: byte 2"),
+        (b"one\r\ntwo\rt\xc3\xa4\xff", "line 3: byte 4"),
+        (b"a\0b", "line 1: byte 2"),
+        ("surrogate \ud800".encode("utf-8", "surrogatepass"), "line 1: byte 11"),
+    ],
+)
+def test_what_is_no_utf8_text_ends_in_one_line(content, place, tmp_path):
+    (tmp_path / "text").write_bytes(content)
+    with pytest.raises(t5.InputError, match=f"{place} is not UTF-8 text"):
+        list(t5.read_lines(str(tmp_path / "text")))
 
 
 @pytest.fixture
@@ -631,6 +662,204 @@ def test_bad_data_is_an_exception_for_an_importing_program(folder, tmp_path):
     (tmp_path / "wordless" / "tokenizer.json").unlink()
     with pytest.raises(t5.InputError, match="wordless"):
         t5.pretrained(str(tmp_path / "wordless"))
+
+
+def write_pairs(path, pairs):
+    path.write_text("".join(f"{source}\t{target}\n" for source, target in pairs), encoding="utf-8")
+    return path
+
+
+LANGUAGES = {
+    "control tokens": [
+        ("End </s> here", "Ende </s> hier"),
+        ("one <pad> two", "eins <pad> zwei"),
+        ("a<unk>b", "c<unk>d"),
+        ("gap <extra_id_0> filled", "Lücke <extra_id_0> gefüllt"),
+        ("</s>", "</s></s>"),
+        ("<s>red</s>", "<s>rot</s>"),
+    ],
+    "Chinese": [
+        ("It is raining.", "下雨了。"),
+        ("Where is he?", "他在哪里？"),
+        ("I drink tea.", "我喝茶。"),
+    ],
+    "from Chinese": [("下雨了。", "Es regnet."), ("他在哪里？", "Wo ist er?")],
+    "Korean": [("It is raining.", "비가 옵니다."), ("I drink tea.", "나는 차를 마십니다.")],
+    "Thai": [("Hello.", "สวัสดีครับ"), ("Thank you.", "ขอบคุณครับ")],
+}
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_smoke_learns_own_pairs_as_they_are(name, tmp_path, capfd):
+    """Whatever the letters: it comes out as it went in, in training, translation and scoring."""
+    file = write_pairs(tmp_path / "pairs.tsv", LANGUAGES[name])
+    flags = ["--smoke", "--train_file", file, "--validation_file", file]
+    status, out, err = run(capfd, *flags, "--output_dir", tmp_path / "out", "--max_steps", "120")
+    assert status == 0 and "warning" not in err
+    for source, target in LANGUAGES[name]:
+        assert f"  {source} -> {target}\n" in out
+    assert f"{len(LANGUAGES[name])} of {len(LANGUAGES[name])} translations are exactly" in out
+    metrics = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    assert metrics["chrf"] == pytest.approx(100)
+    source, target = LANGUAGES[name][0]
+    out = run(capfd, "--model_name_or_path", tmp_path / "out", "--text", source)[1]
+    assert f"German: {target}\n" in out
+
+
+def test_no_control_token_comes_from_a_text():
+    """Here the Unigram model has whole pieces for them, as t5-small has: the best of all."""
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    pieces += [(letter, -5.0) for letter in string.ascii_letters + string.digits + "_/>"]
+    pieces += [(f"<extra_id_{number}>", 0.0) for number in range(99, -1, -1)]
+    tokenizer = T5Tokenizer(pieces)
+    t5.keep_control_tokens_out(tokenizer)
+    for text in ("a </s> b", "a</s>b", "</s>", "<pad>", "x<extra_id_7>y", "<unk> <s>"):
+        ids = tokenizer(text).input_ids
+        assert ids[-1] == 1 and not set(ids[:-1]) & {0, 1, *range(len(pieces) - 100, len(pieces))}
+        assert tokenizer.decode(ids, skip_special_tokens=True) == text.replace("<", "")
+    assert t5.unknown_letters(["a", "b </s>"], tokenizer) == {"<": 2}
+
+
+def test_saved_tokenizer_is_an_ordinary_one(folder):
+    """The folder works in other programs, where `</s>` is what it is everywhere."""
+    ordinary, ours = AutoTokenizer.from_pretrained(folder), t5.pretrained(str(folder))[0]
+    text = "The house is wonderful."
+    assert ordinary(text).input_ids == ours(text).input_ids
+    assert ordinary("a </s>").input_ids[-2:] == [1, 1] != ours("a </s>").input_ids[-2:]
+
+
+def test_letters_that_the_model_does_not_know_get_one_warning(folder, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(t5, "WINDOW_LINES", 2)
+    (tmp_path / "in.txt").write_text("Water.\nMilk\nno {\n\n~ \u0151 {\nWater.\n", encoding="utf-8")
+    flags = ["--model_name_or_path", folder, "--input_file", tmp_path / "in.txt"]
+    for output in ([], ["--output_file", tmp_path / "out.txt"]):
+        _, _, err = run(capfd, *flags, "--max_new_tokens", "200", *output)
+        (warning,) = [line for line in err.splitlines() if "does not know" in line]
+        assert warning.startswith("warning:") and warning.endswith(": { ~ \u0151 (first: line 3)")
+    (tmp_path / "in.txt").write_text("Water.\n")
+    assert "does not know" not in run(capfd, *flags)[2]
+
+
+def test_letters_of_two_characters_are_known():
+    """Text from a Mac often has é as e and an accent; T5's tokenizer joins them."""
+    composed = T5Tokenizer(
+        [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -1.0), ("é", -1.0)]
+    )
+    composed.backend_tokenizer.normalizer = normalizers.NFKC()
+    assert t5.unknown_letters(["e\u0301", "o\u0301"], composed) == {"\u00f3": 2}
+    apart, _ = t5.tiny([("e\u0301", "e\u0301")], "")
+    assert t5.unknown_letters(["e\u0301"], apart) == {}
+
+
+def test_share_of_target_words_that_cannot_be_learnt(folder, tmp_path, capfd):
+    pairs = [("Water {.", "Wasser {eins} Wasser Schnee"), ("Snow.", "~ Wasser Wasser Wasser")]
+    flags = ["--model_name_or_path", folder, "--do_train", "--max_steps", "1", "--bf16", "false"]
+    flags += ["--train_file", write_pairs(tmp_path / "pairs.tsv", pairs)]
+    status, out, err = run(capfd, *flags, "--output_dir", tmp_path / "out")
+    assert status == 0 and "25.0% of the target words" in err and "they hold { } ~\n" in err
+    assert err.count("warning: the model does not know, and loses: { (first: pair 1)\n") == 1
+
+
+def test_bleu_of_an_epoch_is_against_the_raw_texts(tokenizer):
+    """The tokenizer loses braces: a translation without them is not the reference."""
+    references = ["Das {Haus} ist  wunderbar, sagte er."] * 2
+    ids = tokenizer("Das Haus ist wunderbar, sagte er.").input_ids
+    output = EvalPrediction(predictions=np.array([ids + [-100], ids + [-100]]), label_ids=None)
+    text = tokenizer.decode(ids, skip_special_tokens=True)
+    expected = sacrebleu.corpus_bleu([text] * 2, [references]).score
+    found = t5.bleu_of_tokens(output, tokenizer, references)
+    assert found == {"bleu": pytest.approx(expected)} and 0 < expected < 100
+
+
+@pytest.mark.slow
+def test_bleu_of_an_epoch_does_not_depend_on_the_processes(folder, tmp_path):
+    pairs = [(f"{s} {{", f"{t} {{") for s, t in t5.SAMPLE_PAIRS[:7]]
+    file = write_pairs(tmp_path / "pairs.tsv", pairs)
+    flags = ["--model_name_or_path", folder, "--do_train", "--learning_rate", "1e-9", "--use_cpu"]
+    flags += ["--bf16", "false", "--max_steps", "1", "--per_device_eval_batch_size", "2"]
+    flags += ["--train_file", file, "--validation_file", file, "--eval_on_start"]
+    found = []
+    for processes in ("1", "2"):
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", processes]
+        command += [SCRIPTS["t5_translator"], *flags, "--output_dir", tmp_path / processes]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("of the target words") == 1
+        found.append(re.search(r"'eval_bleu': '([\d.]+)'", done.stdout).group(1))
+    assert found[0] == found[1] != "0"
+
+
+def test_metrics_are_written_before_anything_of_them_is_printed(tmp_path, monkeypatch):
+    def broken(*texts, **options):
+        if any("->" in str(text) for text in texts):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(t5, "print", broken, raising=False)
+    with pytest.raises(BrokenPipeError):
+        t5.main(["--smoke", "--max_steps", "2", "--output_dir", str(tmp_path)])
+    metrics = json.loads((tmp_path / "all_results.json").read_text())
+    assert {"train_loss", "bleu"} <= metrics.keys()
+
+
+def test_references_are_counted_before_translating(folder, tmp_path, capfd, monkeypatch):
+    (tmp_path / "in.txt").write_text("Water.\nSnow.\n")
+    (tmp_path / "right.txt").write_text("Wasser.\n")
+    flags = ["--model_name_or_path", folder, "--input_file", tmp_path / "in.txt"]
+    flags += ["--output_file", tmp_path / "out.txt", "--reference_file", tmp_path / "right.txt"]
+    monkeypatch.setattr(t5, "translate", None)
+    status, _, err = run(capfd, *flags)
+    assert status == 2 and "1 references for 2 translations" in err
+    for name in ("in.txt", "right.txt"):
+        (tmp_path / name).write_text("")
+    assert "0 references for 0 translations" in run(capfd, *flags)[2]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--predict_with_generate false", "gives no BLEU: add --metric_for_best_model loss"),
+        ("--train_sampling_strategy group_by_length", "pairs have two"),
+        ("--generation_max_length 1", "give 2 or more"),
+        ("--generation_num_beams 0", "--generation_num_beams 0: give a number"),
+        ("--metric_for_best_model chrf", "give one of bleu, loss"),
+        ("--input_file missing.txt", "no file missing.txt"),
+    ],
+)
+def test_flags_are_refused_before_training(flags, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(t5, "train", None)
+    with pytest.raises(t5.InputError, match=message):
+        t5.main(["--smoke", "--output_dir", str(tmp_path), *flags.split()])
+
+
+def test_without_bleu_the_loss_chooses_the_epoch(tmp_path, capfd):
+    flags = ["--predict_with_generate", "false", "--metric_for_best_model", "loss"]
+    status, out, _ = train(
+        capfd, tmp_path, "out", *flags, "--save_strategy", "epoch", "--max_steps", "2"
+    )
+    assert status == 0 and "eval_loss" in out and "eval_bleu" not in out
+
+
+def test_closed_standard_input(folder, tmp_path, capfd, monkeypatch):
+    """`<&-`: Python has no `sys.stdin` then, and whatever is opened next gets its number."""
+    monkeypatch.setattr(sys, "stdin", None)
+    status, out, _ = run(capfd, "--model_name_or_path", folder)
+    assert status == 0 and f"English: {t5.SAMPLE_TEXTS[0]}\n" in out
+    status, _, err = run(capfd, "--model_name_or_path", folder, "--input_file", "-")
+    assert status == 2 and "there is no standard input" in err
+
+
+def test_spiece_model_alone_names_the_package_that_reads_it(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "old")
+    (tmp_path / "old" / "tokenizer.json").unlink()
+    (tmp_path / "old" / "spiece.model").write_bytes(b"\n\x0e\n\x05<pad>")
+    with pytest.raises(t5.InputError, match=r"spiece\.model, pip install sentencepiece") as caught:
+        t5.pretrained(str(tmp_path / "old"))
+    assert "tiktoken" not in str(caught.value)
+
+
+def test_default_learning_rate_is_the_librarys_advice():
+    """huggingface.co/docs/transformers/model_doc/t5: 1e-4 and 3e-4 work well with AdamW."""
+    assert 1e-4 <= t5.parse_arguments(["--do_train"])[2].learning_rate <= 3e-4
 
 
 @pytest.mark.real_data
