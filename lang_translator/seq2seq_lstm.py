@@ -35,7 +35,7 @@ import tempfile
 import time
 import unicodedata
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +97,7 @@ RUN = {
     "resume_from_checkpoint": (str, None, "Folder of a checkpoint, or last: the newest, if any."),
     "bf16": (bool, None, "Compute in mixed bfloat16."),
 }
+METRICS = {"bleu": BLEU(lowercase=True), "chrf": CHRF(lowercase=True)}
 SPECIAL_TOKENS = ["<pad>", "<unk>", "<sos>", "<eos>"]
 PAD, UNK, SOS, EOS = range(4)
 IDS = tf.TensorSpec([None, None], tf.int32)  # a padded batch of token ids: (batch, length)
@@ -525,22 +526,9 @@ def evaluate(
     metrics = {f"{prefix}_loss": loss, f"{prefix}_perplexity": float(np.exp(loss))}
     sources, targets = zip(*pairs, strict=True)
     translations = translate(translator, sources, num_beams, batch_size)
-    for name, metric in metrics_for(targets).items():
-        metrics[f"{prefix}_{name}"] = metric.corpus_score(translations, None).score
+    for name, metric in METRICS.items():
+        metrics[f"{prefix}_{name}"] = metric.corpus_score(translations, [targets]).score
     return metrics
-
-
-# Letters of languages without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese.
-UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
-
-
-def metrics_for(references: Sequence[str]) -> dict[str, BLEU | CHRF]:
-    """Return sacrebleu's metrics; where no spaces part the words, BLEU counts letters instead."""
-    text = "".join(references)
-    unspaced = len(UNSPACED.findall(text)) > len(text) / 2
-    options = {"lowercase": True, "references": [references]}
-    bleu = BLEU(tokenize="char" if unspaced else "13a", **options)
-    return {"bleu": bleu, "chrf": CHRF(**options)}
 
 
 def translate(
@@ -904,8 +892,7 @@ def report_run(metrics: dict[str, float], pairs: Pairs, args: argparse.Namespace
     """Print metrics, how they count, files and the next command, which translates a source."""
     for name in sorted(metrics):
         print(f"{name:>28} = {metrics[name]:.4g}")
-    counted = metrics_for([target for _, target in pairs])
-    print("sacrebleu:", *(metric.get_signature() for metric in counted.values()))
+    print("sacrebleu:", *(metric.get_signature() for metric in METRICS.values()))
     files = sorted(path for path in Path(args.output_dir).iterdir() if path.is_file())
     print("Files:", *files, sep="\n  ")
     flags = ["--model_name_or_path", args.model_name_or_path, "--text", pairs[0][0]]

@@ -410,6 +410,8 @@ def test_translator_gets_the_average_of_the_learned_weights(tmp_path, monkeypatc
 
     monkeypatch.setattr(lstm, "save_translator", save)
     monkeypatch.setattr(lstm, "evaluate", lambda *_: {"eval_bleu": next(calls), "eval_loss": 1.0})
+    for metric in lstm.METRICS.values():  # as `evaluate` would
+        metric.corpus_score(["a"], [["a"]])
     path = write(
         tmp_path / "pairs.tsv",
         "".join(f"{source}\t{target}\n" for source, target in lstm.SAMPLE_PAIRS),
