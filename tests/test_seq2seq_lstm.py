@@ -425,6 +425,7 @@ def test_translator_gets_the_average_of_the_learned_weights(tmp_path, monkeypatc
         "--output_dir",
         str(tmp_path / "out"),
     ]
+    files += ["--batch_size", "1000"]
     lstm.main([*QUICK, *files])  # two epochs of one batch: the average reaches back two epochs
     averaged = lstm.load_translator(tmp_path / "out").model.trainable_variables
     for average, first, second in zip(averaged, *learned, strict=True):
