@@ -5,6 +5,7 @@ import functools
 import itertools
 import json
 import re
+import shlex
 
 import keras
 import numpy as np
@@ -426,7 +427,8 @@ def test_translator_gets_the_average_of_the_learned_weights(tmp_path, monkeypatc
         str(tmp_path / "out"),
     ]
     files += ["--batch_size", "1000"]
-    lstm.main([*QUICK, *files])  # two epochs of one batch: the average reaches back two epochs
+    # Two epochs of one batch: the average reaches back two epochs.
+    lstm.main([*QUICK, *files, "--batch_size", str(len(lstm.SAMPLE_PAIRS) * lstm.ROUNDS)])
     averaged = lstm.load_translator(tmp_path / "out").model.trainable_variables
     for average, first, second in zip(averaged, *learned, strict=True):
         assert not np.array_equal(first, second)
@@ -453,6 +455,121 @@ def test_validation_is_held_out_of_the_training_file(tmp_path):
 )
 def test_odd_but_valid_files(text, rows, tmp_path):
     assert lstm.read_pairs(write(tmp_path / "pairs.tsv", text)) == rows
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lf_crlf_and_cr_end_a_line_and_nothing_else_does(end, tmp_path):
+    lines = ["eins", "", "zwei\u2028drei", "vier\x85fünf", "sechs\x0bsieben\x0cacht"]
+    for last in ("", end):
+        file = write(tmp_path / "text", end.join(lines) + last)
+        assert list(lstm.read_lines(file)) == lines
+    file = write(tmp_path / "text", end.join(["a\tb", "c\x0cd\te\u2028f", ""]))
+    assert lstm.read_pairs(file) == [("a", "b"), ("c\x0cd", "e\u2028f")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_what_is_no_utf8_text_ends_in_one_line(encoding, tmp_path):
+    file = write(tmp_path / "text", "schön\tbeautiful\n", encoding)
+    with pytest.raises(lstm.InputError, match="line 1: byte [1-4] is not UTF-8 text"):
+        lstm.read_pairs(file)
+
+
+def test_a_tokenizer_never_learns_a_line_end():
+    """A translation is one line: what the model might write must not hold the end of one."""
+    spaces = "\n\r\x0b\x0c\x1c\x85\u2028\u2029"
+    vocabulary = lstm.train_tokenizer([f"a{space}b" for space in spaces], 100, 10).get_vocab()
+    assert not set("".join(vocabulary)) & set(spaces)
+
+
+def test_no_source_is_in_training_and_validation(tmp_path):
+    """Captions stand in such files with several translations each, and not always side by side."""
+    rows = [
+        (f"Quelle {n % 60}" if n < 90 else f"quelle  {n % 60}", f"ziel {n}") for n in range(180)
+    ]
+    path = write(tmp_path / "train.tsv", "".join(f"{s}\t{t}\n" for s, t in rows))
+    for flags in ([], ["--smoke"]):
+        args = lstm.parse_arguments(["--train_file", path, *flags])
+        train, validation, _ = lstm.load_splits(args)
+        sides = [{" ".join(s.lower().split()) for s, _ in side} for side in (train, validation)]
+        assert not sides[0] & sides[1] and len(sides[1]) == 3
+        assert sorted(train + validation) == sorted(rows) and len(validation) == 9
+        assert lstm.load_splits(args) == (train, validation, validation)
+    unlike = [(f"quelle {n}", "ziel") for n in range(100)]  # every twentieth pair
+    assert lstm.hold_out(unlike) == ([p for p in unlike if p not in unlike[::20]], unlike[::20])
+
+
+def test_one_source_alone_cannot_be_split(tmp_path):
+    path = write(tmp_path / "train.tsv", "eins\tone\nEins\ta one\n")
+    with pytest.raises(lstm.InputError, match="one source: give more, or --validation_file"):
+        lstm.load_splits(lstm.parse_arguments(["--train_file", path]))
+
+
+OWN_PAIRS = [
+    ("It is raining.", "下雨了。"),
+    ("Where is he?", "他在哪里？"),
+    ("나는 차를 마십니다.", "ich trinke tee."),
+    ("一本书", "ein buch"),
+    ("End <eos> here", "ende <eos> hier"),
+    ("one <pad> two", "<sos> eins <pad> zwei"),
+    ("a<unk>b", "c<unk>d"),
+]
+
+
+def test_smoke_learns_own_pairs_as_they_are(tmp_path, capsys):
+    """Whatever the letters: it comes out as it went in; and the next command can be pasted."""
+    path = write(tmp_path / "pairs.tsv", "".join(f"{s}\t{t}\n" for s, t in OWN_PAIRS))
+    flags = ["--smoke", "--train_file", path, "--output_dir", str(tmp_path / "two words")]
+    lstm.main(flags)
+    out = capsys.readouterr().out
+    for source, target in OWN_PAIRS:
+        assert f"  {source} -> {target}\n" in out
+    results = json.loads((tmp_path / "two words" / "all_results.json").read_text())
+    assert results["test_chrf"] == pytest.approx(100)
+    _, _, *following = shlex.split(out.rsplit("Next:\n", 1)[1])
+    lstm.main(following)
+    assert capsys.readouterr().out == "下雨了。\n"
+
+
+def test_metrics_are_written_before_translations_are_printed(tmp_path, monkeypatch):
+    def broken(*texts, **options):
+        if any("->" in str(text) for text in texts):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(lstm, "print", broken, raising=False)
+    with pytest.raises(BrokenPipeError):
+        lstm.main([*QUICK, "--num_train_epochs", "1", "--output_dir", str(tmp_path)])
+    results = json.loads((tmp_path / "all_results.json").read_text())
+    assert {"train_loss", "test_bleu"} <= results.keys()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--max_seq_length 1", "--max_seq_length 1: give 3 or more"),
+        ("--num_beams 0", "--num_beams 0: give a number"),
+        ("--dropout 1", "--dropout 1.0: give 0, or more"),
+        ("--learning_rate nan", "--learning_rate nan: give a number"),
+        ("--seed -1", "--seed -1: give 0, or more"),
+        ("--input_file missing.txt", "no file missing.txt"),
+    ],
+)
+def test_flags_are_refused_before_training(flags, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(lstm, "fit", None)
+    with pytest.raises(lstm.InputError, match=message):
+        lstm.main(["--smoke", "--output_dir", str(tmp_path), *flags.split()])
+
+
+def test_results_of_another_program_are_refused_before_any_work(tmp_path, monkeypatch):
+    (tmp_path / "all_results.json").write_text("[1, 2]")
+    monkeypatch.setattr(lstm, "fit", None)
+    with pytest.raises(lstm.InputError, match="all_results.json"):
+        lstm.main(["--smoke", "--output_dir", str(tmp_path)])
+
+
+def test_closed_standard_input(quick, monkeypatch):
+    monkeypatch.setattr(lstm.sys, "stdin", None)
+    with pytest.raises(lstm.InputError, match="there is no standard input"):
+        lstm.main(["--model_name_or_path", str(quick), "--input_file", "-"])
 
 
 def test_functions_raise_input_errors(quick, tmp_path):
