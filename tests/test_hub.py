@@ -348,6 +348,7 @@ def closed_port() -> str:
 # a. Without flags: download, cached, offline
 
 
+@pytest.mark.slow
 @every_download
 def test_first_run_without_flags(name, first_runs):
     run = first_runs[name]
@@ -363,6 +364,7 @@ def test_first_run_without_flags(name, first_runs):
     assert "Traceback" not in run.screen and "error:" not in run.screen
 
 
+@pytest.mark.slow
 @every_download
 def test_only_what_is_needed_is_fetched(name, first_runs):
     files = bodies(first_runs[name].log)
@@ -376,6 +378,7 @@ def test_only_what_is_needed_is_fetched(name, first_runs):
         assert sum(file.startswith("mrpc/") for file in files) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINERS)
 def test_the_configuration_comes_before_the_weights(name, first_runs):
     paths = [path for _, path, _ in first_runs[name].log.asked if "/resolve/" in path]
@@ -384,6 +387,7 @@ def test_the_configuration_comes_before_the_weights(name, first_runs):
     assert config < weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINERS)
 def test_nothing_on_the_screen_that_a_newcomer_must_wonder_about(name, first_runs):
     screen = first_runs[name].screen
@@ -391,6 +395,7 @@ def test_nothing_on_the_screen_that_a_newcomer_must_wonder_about(name, first_run
     assert not re.search(strange, screen), screen
 
 
+@pytest.mark.slow
 @every_download
 def test_second_run_takes_the_cached_files(name, first_runs, as_user, hub, tmp_path):
     home = shutil.copytree(first_runs[name].home, tmp_path / "home", symlinks=True)
@@ -428,6 +433,7 @@ def make_unreachable(hub: Hub, fault: str, monkeypatch) -> dict:
     return {"offline": fault == "HF_HUB_OFFLINE", "url": urls.get(fault, hub.url)}
 
 
+@pytest.mark.slow
 @every_download
 def test_offline_run_takes_the_cached_files(name, first_runs, as_user, hub, tmp_path, monkeypatch):
     home = shutil.copytree(first_runs[name].home, tmp_path / "home", symlinks=True)
@@ -437,6 +443,7 @@ def test_offline_run_takes_the_cached_files(name, first_runs, as_user, hub, tmp_
     assert hub.asked == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", OUT_OF_REACH[1:])
 @pytest.mark.parametrize("name", ["bert_finetune", "glue_mrpc"])
 def test_cached_files_do_without_the_hub(
@@ -448,6 +455,7 @@ def test_cached_files_do_without_the_hub(
     assert status == 0, errors
 
 
+@pytest.mark.slow
 def test_offline_run_in_a_process_of_its_own(first_runs, tmp_path):
     """As above, with the variable itself; a screen that shows neither bars nor complaints."""
     env = environment(closed_port(), first_runs["glue_mrpc"].home, HF_HUB_OFFLINE="1")
@@ -665,6 +673,7 @@ DOWNLOAD_BAR = re.compile(
 )
 
 
+@pytest.mark.slow
 @every_download
 def test_a_download_shows_a_bar_with_the_name_of_the_file(name, first_runs):
     screen = first_runs[name].screen
@@ -691,6 +700,7 @@ def rows_of(screen: str) -> list[str]:
     return rows
 
 
+@pytest.mark.slow
 @every_download
 def test_no_bar_is_drawn_over_results(name, first_runs):
     """Each line of the results stands alone in its row, and no bar comes after the first one."""
@@ -707,6 +717,7 @@ def test_no_bar_is_drawn_over_results(name, first_runs):
     assert not any("%|" in row and DOWNLOAD_BAR.search(row) and " = " in row for row in rows)
 
 
+@pytest.mark.slow
 def test_cached_files_show_no_bar(first_runs, serving, tmp_path):
     serving.be_well()
     env = environment(serving.url, first_runs["glue_mrpc"].home)
@@ -775,6 +786,7 @@ def test_bugs_are_no_xet_failures(as_user, hub, monkeypatch):
         as_user("bert_finetune")
 
 
+@pytest.mark.slow
 def test_xet_storage_out_of_reach_costs_seconds(hub, tmp_path):
     """The real hf_xet: left to itself it tries for 200 seconds, in silence."""
     hub.xet = True

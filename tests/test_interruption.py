@@ -235,7 +235,7 @@ def test_an_lstm_checkpoint_that_is_being_removed_is_no_checkpoint(tmp_path, mon
 
     kill_while_removing(checkpoint, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        script.report_run({"train_loss": 1.0}, str(tmp_path), "--next")
+        script.save_results({"train_loss": 1.0}, str(tmp_path))
     assert [path.name for path in checkpoint.iterdir()] == [
         script.MODEL_FILE
     ]  # `last` asks for the vocabulary

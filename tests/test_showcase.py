@@ -38,13 +38,13 @@ SHARED += (
 )
 SHARED += ("complete_checkpoints", "whole_files", "report", "read_lines", "read_pairs")
 SHARED += (
-    "ALL_ROWS_AT_ONCE",
+    "LIMITS",
+    "REFUSED",
+    "check_flags",
     "MODEL_FILES",
-    "NO_DOWNLOAD",
     "download",
     "explain",
     "check_model_type",
-    "only_run",
 )
 SHARED += (
     "evaluate_when_saving",
