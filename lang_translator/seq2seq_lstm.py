@@ -34,6 +34,7 @@ import sys
 import tempfile
 import time
 import unicodedata
+import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -842,6 +843,7 @@ def draw_training_curve(history: list[dict]) -> Figure:
 
 def save_figure(figure: Figure, output_dir: str, name: str) -> None:
     """Write a picture as PNG."""
+    warnings.filterwarnings("ignore", "Glyph")  # the font lacks most languages
     with whole_files(output_dir) as folder:
         figure.savefig(folder / name, dpi=120)
 

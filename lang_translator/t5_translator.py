@@ -36,6 +36,7 @@ import stat
 import sys
 import tempfile
 import unicodedata
+import warnings
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -70,7 +71,6 @@ from transformers import (
     DataCollatorForSeq2Seq,
     DynamicCache,
     EncoderDecoderCache,
-    PreTrainedModel,
     Seq2SeqTrainer,
     T5Config,
     T5ForConditionalGeneration,
@@ -280,7 +280,7 @@ def train(trainer: Trainer) -> dict[str, float]:
     checkpoint = trainer.args.resume_from_checkpoint
     check_flags(trainer)
     if checkpoint:
-        check_same_model(checkpoint, trainer.model)
+        check_same_model(checkpoint, trainer)
     # Under the model's own names, not those of older checkpoints: the trainer loads no others.
     save = trainer.model.save_pretrained
     trainer.model.save_pretrained = partial(save, save_original_format=False)
@@ -628,6 +628,7 @@ def parse(argv: list[str] | None, *dataclasses: type) -> tuple:
     parser.set_defaults(**SMOKE if known.smoke else {})
     evaluate_when_saving(parser, argv)
     try:
+        "".join(argv).encode()  # what is no text fails here
         parsed = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
     except (ImportError, TypeError, ValueError) as error:  # of TrainingArguments
         refuse(str(error))
@@ -735,6 +736,7 @@ LIMITS = {  # of the trainer's numbers: the least and the largest
 }
 # For metrics that are computed in another way than here.
 REFUSED = ("batch_eval_metrics", "eval_do_concat_batches", "label_names", "prediction_loss_only")
+REFUSED += ("dataloader_drop_last",)
 
 
 def prepare(args: transformers.TrainingArguments) -> None:
@@ -766,6 +768,7 @@ def prepare(args: transformers.TrainingArguments) -> None:
     precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
     print(f"Computing on {args.device} in {precision}")
     transformers.logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", "Glyph")  # of pictures, whose font lacks most languages
     transformers.logging.disable_progress_bar()  # of loading and saving; the trainer has its own
     transformers.set_seed(args.seed)
     keep_freed_memory()
@@ -960,14 +963,18 @@ def check_flags(trainer: Trainer) -> None:
     trainer.optimizer = trainer.lr_scheduler = None
 
 
-def check_same_model(checkpoint: str, model: PreTrainedModel) -> None:
-    """Raise InputError if a checkpoint to resume from has other classes, or other sizes."""
-    config = type(model.config).from_pretrained(checkpoint)
+def check_same_model(checkpoint: str, trainer: Trainer) -> None:
+    """Raise InputError if a checkpoint has other classes or sizes, or if the best one is gone."""
+    config = type(trainer.model.config).from_pretrained(checkpoint)
     for name in ("id2label", "vocab_size", "hidden_size", "num_hidden_layers"):
-        found, expected = getattr(config, name), getattr(model.config, name)
+        found, expected = getattr(config, name), getattr(trainer.model.config, name)
         if found != expected:
             difference = f"{name} {found}, not {expected}"
             raise InputError(f"{checkpoint} has {difference}: choose another --output_dir")
+    state = json.loads(Path(checkpoint, "trainer_state.json").read_bytes())
+    best = state["best_model_checkpoint"] if trainer.args.load_best_model_at_end else None
+    if best and not Path(checkpoint).with_name(Path(best).name).exists():
+        raise InputError(f"{checkpoint}: the best so far, {best}, is not beside it")
 
 
 @contextmanager

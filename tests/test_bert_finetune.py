@@ -563,3 +563,20 @@ def test_a_vocabulary_with_capitals_keeps_them(stated, tmp_path, capsys):
     tokenizer, _ = bert.pretrained(str(tmp_path))
     assert tokenizer.tokenize("Der Hund") == (["der", "hund"] if stated else ["Der", "Hund"])
     assert ("capitals are kept" in capsys.readouterr().out) == (stated is None)
+
+
+def test_names_that_look_like_mathematics_or_that_the_font_lacks_are_drawn(tmp_path, capfd):
+    rows = 'text,label\ngood one,"under $10"\nbad one,"$10_to_$20"\nold one,好评\n'
+    file = write(tmp_path / "rows.csv", rows)
+    flags = ["--smoke", "--train_file", file, "--validation_file", file, "--max_steps", "1"]
+    bert.main([*flags, "--output_dir", str(tmp_path / "out")])
+    assert (tmp_path / "out" / "confusion_matrix.png").exists()
+    assert "Glyph" not in capfd.readouterr().err
+
+
+def test_labels_are_the_same_numbers_in_every_file(tmp_path):
+    labels = {"train": [1.5, 2.0], "validation": [2.0, 2.0]}
+    for split, numbers in labels.items():
+        pd.DataFrame({"text": ["a", "b"], "label": numbers}).to_parquet(tmp_path / split)
+        table = bert.load_table(str(tmp_path / split), bert.ScriptArguments(), split)
+        assert table["label"].tolist() == [f"{number:g}" for number in numbers]

@@ -268,3 +268,13 @@ def test_a_second_run_in_one_folder_is_refused(name, tmp_path):
         script.main(flags)
     script.main(flags)
     assert not lock.exists()
+
+
+def test_resuming_without_the_best_checkpoint_is_refused(interrupted, tmp_path):
+    bert = load_script("bert_finetune")
+    last = Path(bert.complete_checkpoints(tmp_path / "out")[-1])
+    state = json.loads((last / "trainer_state.json").read_text())
+    state["best_model_checkpoint"] = str(tmp_path / "out" / "checkpoint-1")
+    (last / "trainer_state.json").write_text(json.dumps(state, indent=2) + "\n")
+    with pytest.raises(bert.InputError, match="checkpoint-1, is not beside it"):
+        bert.main(interrupted)
