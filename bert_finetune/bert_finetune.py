@@ -1042,7 +1042,7 @@ if __name__ == "__main__":
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try it again
         print("error: the output was closed before its end", file=sys.stderr)
         sys.exit(2)
-    except (InputError, OSError, SafetensorError, RuntimeError) as error:
+    except (InputError, ImportError, OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError):
             if "inline_container" not in str(error):
                 raise  # a bug; the other is PyTorch's word for a full disk
