@@ -726,7 +726,7 @@ def fetch(
     if os.path.isdir(name):
         check_model_type(name, name, model_types)
         return name
-    os.environ.setdefault("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "2")  # 5 would take four minutes
+    os.environ.setdefault("HF_XET_CLIENT_RETRY_BASE_DELAY", "300ms")  # or it waits four minutes
     enable_progress_bars()  # the library switches them off together with its own
     found, reason = [], "it holds no such files"
     try:  # a firewall may swallow all calls, and only the first can be bounded
