@@ -385,6 +385,7 @@ def test_the_rest_of_the_fenced_lines_is_right_too():
                 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "arguments"), [c for c in README_COMMANDS if "--smoke" in c[1]])
 def test_readme_smoke_commands_run_and_leave_only_safe_files(name, arguments, run_alone, tmp_path):
     done = run_alone(name, *arguments, HF_HUB_OFFLINE="1")
@@ -593,6 +594,7 @@ def test_training_in_torch_keeps_freed_memory(name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="only glibc gives memory back so eagerly"
 )
