@@ -210,12 +210,11 @@ def pretrained_tokenizer(name: str, max_seq_length: int = 128) -> PreTrainedToke
     if Path(folder, "vocab.txt").exists():
         read_text(Path(folder, "vocab.txt"))  # the tokenizer itself would end in a traceback
     try:
-        refuse_remote_code(folder)
         config = read_json(Path(folder, "config.json"))
         settings = read_json(Path(folder, "tokenizer_config.json"))
         named = "model_type" in config or "tokenizer_class" in settings
         tokenizer_class = AutoTokenizer if named else BertTokenizer
-        tokenizer = tokenizer_class.from_pretrained(folder)
+        tokenizer = tokenizer_class.from_pretrained(folder, trust_remote_code=False)
     except (ImportError, LookupError, OSError, TypeError, ValueError) as error:
         raise InputError(f"cannot load the tokenizer of {name}: {error}") from error
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
@@ -442,27 +441,24 @@ def fetch(
         return name
     os.environ.setdefault("HF_XET_CLIENT_RETRY_BASE_DELAY", "300ms")  # or it waits four minutes
     enable_progress_bars()  # the library switches them off together with its own
-    found, reason = [], "it holds no such files"
+    reason = ""
     try:  # a firewall may swallow all calls, and only the first can be bounded
         repo = HfApi().repo_info(name, repo_type=repo_type, timeout=10)
         found = [file.rfilename for file in repo.siblings if re.fullmatch(files, file.rfilename)]
-        found.sort(key=lambda file: file != "config.json")  # that one first
-        for file in found:
+        for file in sorted(found, key=lambda file: file != "config.json"):  # that one first
             path = download(name, file, repo_type, repo.sha)
             if file == "config.json":
                 check_model_type(os.path.dirname(path), name, model_types)
-        if found:  # without a commit: from now on the cache knows that it has all of the newest
-            download(name, found[0], repo_type)
+        if not found:
+            raise InputError(f"{name} on the hub holds no such files")
+        download(name, found[0], repo_type)  # without a commit: now the cache has a whole "main"
     except HUB_ERRORS as error:
         reason = explain(error, name)
     try:
         options = {"repo_type": repo_type, "local_files_only": True}
-        folder = snapshot_download(name, allow_patterns="config.json", **options)
-    except (OSError, ValueError):
-        folder = None
-    if folder is None or not all(Path(folder, file).exists() for file in found):
-        raise InputError(f"cannot download {name} from the hub: {reason}")
-    return folder
+        return snapshot_download(name, allow_patterns="config.json", **options)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot download {name} from the hub: {reason}") from error
 
 
 def download(name: str, file: str, repo_type: str, commit: str | None = None) -> str:
@@ -498,9 +494,12 @@ def check_model_type(folder: str, name: str, model_types: Container[str] | None)
         return
     if not Path(folder, "config.json").exists():
         raise InputError(f"cannot load {name}: there is no config.json, so it is no model")
-    found = transformers.PreTrainedConfig.get_config_dict(folder)[0].get("model_type")
+    config = transformers.PreTrainedConfig.get_config_dict(folder)[0]
+    found = config.get("model_type")
     if found and found not in model_types:
         raise InputError(f"{name} is a {found} model: this script is not for it")
+    if "auto_map" in config:
+        raise InputError(f"{name} wants to run code of its own: choose another model")
 
 
 def keep_capitals(tokenizer: PreTrainedTokenizerBase, folder: str) -> PreTrainedTokenizerBase:
@@ -519,12 +518,6 @@ def keep_capitals(tokenizer: PreTrainedTokenizerBase, folder: str) -> PreTrained
         return tokenizer
     print("The vocabulary has capitals and no setting do_lower_case: capitals are kept")
     return type(tokenizer).from_pretrained(folder, do_lower_case=False)
-
-
-def refuse_remote_code(folder: str) -> None:
-    """Raise InputError if a checkpoint needs code that comes with it."""
-    if any(b'"auto_map"' in file.read_bytes() for file in Path(folder).glob("*config.json")):
-        raise InputError(f"{folder} wants to run code of its own: choose another model")
 
 
 def check_vocabulary(folder: str, known: int, expected: int) -> None:

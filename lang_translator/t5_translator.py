@@ -44,7 +44,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import huggingface_hub
 import torch
@@ -123,7 +123,7 @@ class FineTuningArguments(transformers.Seq2SeqTrainingArguments):
     save_total_limit: int = 1
     eval_strategy: str = "epoch"
     load_best_model_at_end: bool = True
-    metric_for_best_model: str = "bleu"
+    metric_for_best_model: Literal["bleu", "loss"] = "bleu"
     predict_with_generate: bool = True
     generation_max_length: int = 128
 
@@ -177,7 +177,6 @@ def pretrained(name: str) -> tuple[T5Tokenizer, T5ForConditionalGeneration]:
     """Load a checkpoint from a folder or the hub. Raises InputError if it is not complete."""
     folder = fetch(name, ["t5"])
     try:
-        refuse_remote_code(folder)
         tokenizer = T5Tokenizer.from_pretrained(folder)
         options = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
         model, loading = T5ForConditionalGeneration.from_pretrained(folder, **options)
@@ -604,7 +603,6 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
 
 def check_training(training_args: FineTuningArguments) -> None:
     """Raise InputError for flags of the trainer with which it would fail after the first epoch."""
-    check_metric(training_args, "bleu", "loss")
     check_positive(training_args, "generation_num_beams")
     if training_args.generation_max_length < 2:  # the first token is the one before a text
         refuse(f"--generation_max_length {training_args.generation_max_length}: give 2 or more")
@@ -626,7 +624,9 @@ def parse(argv: list[str] | None, *dataclasses: type) -> tuple:
     known, _ = parser.parse_known_args(argv)
     parser.set_defaults(bf16=bf16 and not known.fp16)
     parser.set_defaults(**SMOKE if known.smoke else {})
-    evaluate_when_saving(parser, argv)
+    known, _ = parser.parse_known_args(argv)
+    if known.save_strategy != "best":  # evaluate whenever a checkpoint is saved
+        parser.set_defaults(eval_strategy=known.save_strategy, eval_steps=known.save_steps)
     try:
         "".join(argv).encode()  # what is no text fails here
         parsed = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
@@ -634,28 +634,6 @@ def parse(argv: list[str] | None, *dataclasses: type) -> tuple:
         refuse(str(error))
     parsed[-1].do_eval = known.do_eval  # the library sets it when it sees --eval_strategy
     return parsed
-
-
-def evaluate_when_saving(parser: argparse.ArgumentParser, argv: list[str]) -> None:
-    """Let evaluation follow saving, or saving an explicit --eval_strategy: so the best is kept."""
-    default = parser.get_default("eval_strategy")
-    parser.set_defaults(eval_strategy=None)
-    known, _ = parser.parse_known_args(argv)
-    if known.eval_strategy == "no":
-        parser.set_defaults(load_best_model_at_end=False)
-    elif known.eval_strategy or known.eval_steps:
-        strategy, steps = known.eval_strategy or default, known.eval_steps or known.logging_steps
-        parser.set_defaults(eval_strategy=strategy, save_strategy=strategy, save_steps=steps)
-    else:
-        strategy = default if known.save_strategy == "best" else known.save_strategy
-        parser.set_defaults(eval_strategy=strategy, eval_steps=known.save_steps)
-
-
-def check_metric(args: transformers.TrainingArguments, *names: str) -> None:
-    """Raise InputError if the best model is to be chosen by a metric that nobody computes."""
-    metric = "loss" if args.metric_for_best_model is None else args.metric_for_best_model
-    if metric.removeprefix("eval_") not in names:
-        raise InputError(f"--metric_for_best_model {metric}: give one of {', '.join(names)}")
 
 
 def check_positive(args: object, *names: str) -> None:
@@ -719,21 +697,8 @@ def check_references(references: Sequence[str], translations: int) -> None:
         raise InputError(f"{counts}: give one for each")
 
 
-LIMITS = {  # of the trainer's numbers: the least and the largest
-    "per_device_train_batch_size": (1, 10**6),
-    "per_device_eval_batch_size": (1, 10**6),
-    "gradient_accumulation_steps": (1, 10**6),
-    "eval_accumulation_steps": (1, 10**6),
-    "num_train_epochs": (1e-9, 1e9),
-    "learning_rate": (1e-12, 1e3),
-    "weight_decay": (0, 1e3),
-    "max_grad_norm": (0, 1e9),
-    "warmup_steps": (0, 1e9),
-    "label_smoothing_factor": (0, 0.999),
-    "neftune_noise_alpha": (0, 1e3),
-    "seed": (0, 2**32 - 1),
-    "data_seed": (0, 2**32 - 1),
-}
+POSITIVE = ("per_device_train_batch_size", "per_device_eval_batch_size", "num_train_epochs")
+POSITIVE += ("gradient_accumulation_steps", "eval_accumulation_steps", "learning_rate")
 # For metrics that are computed in another way than here.
 REFUSED = ("batch_eval_metrics", "eval_do_concat_batches", "label_names", "prediction_loss_only")
 REFUSED += ("dataloader_drop_last",)
@@ -741,25 +706,21 @@ REFUSED += ("dataloader_drop_last",)
 
 def prepare(args: transformers.TrainingArguments) -> None:
     """Check the trainer's flags before any work is done, and set up this process."""
-    for name, (least, most) in LIMITS.items():
-        value = getattr(args, name)
-        if value is not None and not least <= value <= most:
-            raise InputError(f"--{name} {value}: give a number from {least} to {most}")
+    check_positive(args, *POSITIVE)
     for name in REFUSED:
         if getattr(args, name) != getattr(type(args), name):
             raise InputError(f"--{name}: this script computes its metrics from all rows at once")
-    if args.max_steps == 0:
-        raise InputError("--max_steps 0: give a number above 0")
     checkpoint = args.resume_from_checkpoint
     if checkpoint == "last":
         args.resume_from_checkpoint = next(reversed(complete_checkpoints(args.output_dir)), None)
     elif checkpoint is not None and not Path(checkpoint, "trainer_state.json").exists():
         raise InputError(f"--resume_from_checkpoint {checkpoint}: no complete checkpoint there")
     try:
+        transformers.set_seed(args.seed)
         for callback in get_reporting_integration_callbacks(args.report_to):
             callback()
-    except (ImportError, RuntimeError, ValueError) as error:  # a package is missing, or unknown
-        raise InputError(f"--report_to {' '.join(args.report_to)}: {error}") from error
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise InputError(f"the trainer refuses these flags: {error}") from error
     with whole_files(args.output_dir):
         pass  # fails now if nothing can be written there
     earlier_results(args.output_dir)
@@ -770,7 +731,6 @@ def prepare(args: transformers.TrainingArguments) -> None:
     transformers.logging.set_verbosity_error()
     warnings.filterwarnings("ignore", "Glyph")  # of pictures, whose font lacks most languages
     transformers.logging.disable_progress_bar()  # of loading and saving; the trainer has its own
-    transformers.set_seed(args.seed)
     keep_freed_memory()
 
 
@@ -868,27 +828,24 @@ def fetch(
         return name
     os.environ.setdefault("HF_XET_CLIENT_RETRY_BASE_DELAY", "300ms")  # or it waits four minutes
     enable_progress_bars()  # the library switches them off together with its own
-    found, reason = [], "it holds no such files"
+    reason = ""
     try:  # a firewall may swallow all calls, and only the first can be bounded
         repo = HfApi().repo_info(name, repo_type=repo_type, timeout=10)
         found = [file.rfilename for file in repo.siblings if re.fullmatch(files, file.rfilename)]
-        found.sort(key=lambda file: file != "config.json")  # that one first
-        for file in found:
+        for file in sorted(found, key=lambda file: file != "config.json"):  # that one first
             path = download(name, file, repo_type, repo.sha)
             if file == "config.json":
                 check_model_type(os.path.dirname(path), name, model_types)
-        if found:  # without a commit: from now on the cache knows that it has all of the newest
-            download(name, found[0], repo_type)
+        if not found:
+            raise InputError(f"{name} on the hub holds no such files")
+        download(name, found[0], repo_type)  # without a commit: now the cache has a whole "main"
     except HUB_ERRORS as error:
         reason = explain(error, name)
     try:
         options = {"repo_type": repo_type, "local_files_only": True}
-        folder = snapshot_download(name, allow_patterns="config.json", **options)
-    except (OSError, ValueError):
-        folder = None
-    if folder is None or not all(Path(folder, file).exists() for file in found):
-        raise InputError(f"cannot download {name} from the hub: {reason}")
-    return folder
+        return snapshot_download(name, allow_patterns="config.json", **options)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot download {name} from the hub: {reason}") from error
 
 
 def download(name: str, file: str, repo_type: str, commit: str | None = None) -> str:
@@ -924,19 +881,16 @@ def check_model_type(folder: str, name: str, model_types: Container[str] | None)
         return
     if not Path(folder, "config.json").exists():
         raise InputError(f"cannot load {name}: there is no config.json, so it is no model")
-    found = transformers.PreTrainedConfig.get_config_dict(folder)[0].get("model_type")
+    config = transformers.PreTrainedConfig.get_config_dict(folder)[0]
+    found = config.get("model_type")
     if found and found not in model_types:
         raise InputError(f"{name} is a {found} model: this script is not for it")
+    if "auto_map" in config:
+        raise InputError(f"{name} wants to run code of its own: choose another model")
 
 
 # What the libraries raise for a folder that holds no checkpoint, or a damaged one.
 LOADING_ERRORS = (OSError, TypeError, ValueError, SafetensorError, StrictDataclassError)
-
-
-def refuse_remote_code(folder: str) -> None:
-    """Raise InputError if a checkpoint needs code that comes with it."""
-    if any(b'"auto_map"' in file.read_bytes() for file in Path(folder).glob("*config.json")):
-        raise InputError(f"{folder} wants to run code of its own: choose another model")
 
 
 def check_vocabulary(folder: str, known: int, expected: int) -> None:
