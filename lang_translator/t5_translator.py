@@ -126,6 +126,7 @@ class FineTuningArguments(transformers.Seq2SeqTrainingArguments):
     metric_for_best_model: Literal["bleu", "loss"] = "bleu"
     predict_with_generate: bool = True
     generation_max_length: int = 128
+    train_sampling_strategy: Literal["random", "sequential"] = "random"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -134,8 +135,10 @@ def main(argv: list[str] | None = None) -> None:
     set_up(training_args)
     data = load_pairs(args)
     prompt = build_prompt(options["source_lang"], options["target_lang"])
-    name = args.model_name_or_path
-    tokenizer, model = tiny(data["train"], prompt) if args.smoke else pretrained(name)
+    if args.smoke:
+        tokenizer, model = tiny(data["train"], prompt)
+    else:
+        tokenizer, model = pretrained(args.model_name_or_path)
     metrics = {}
     if training_args.do_train:
         trainer = build_trainer(model, tokenizer, training_args, data, prompt)
@@ -461,7 +464,7 @@ def demonstrate(
     texts: Sequence[str], model: T5ForConditionalGeneration, tokenizer: T5Tokenizer, **options
 ) -> None:
     """Print the tokens and ids that the model reads, and its translation."""
-    warn_of_letters(unknown_letters(texts, tokenizer))
+    warn_of_letters(unknown_letters(texts, tokenizer), "lost (first: line {})")
     source_lang, target_lang = options["source_lang"], options["target_lang"]
     for text, translation in zip(texts, translate(texts, model, tokenizer, **options), strict=True):
         ids = tokenizer(build_prompt(source_lang, target_lang) + text).input_ids
@@ -481,7 +484,7 @@ def windows(lines: Iterable[str], tokenizer: T5Tokenizer) -> Iterator[tuple[int,
         yield first_line, window
         unknown = unknown_letters(window, tokenizer, first_line) | unknown
         first_line += len(window)
-    warn_of_letters(unknown)
+    warn_of_letters(unknown, "lost (first: line {})")
 
 
 def unknown_letters(
@@ -576,7 +579,7 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
     classes = (ScriptArguments, TranslationArguments, FineTuningArguments)
     args, options, training_args = parse(argv, *classes)
     check_positive(options, "num_beams", "max_new_tokens", "batch_tokens")
-    check_training(training_args)
+    check_positive(training_args, "generation_num_beams")
     training, several = training_args.do_train, training_args.world_size > 1
     if not (args.text or args.input_file or training):
         # A character device is a terminal or /dev/null; anything else is a pipe or a file.
@@ -586,6 +589,8 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
             args.input_file = "-"
     files, source = args.train_file or args.validation_file, args.text or args.input_file
     alone = args.input_file == "-" or not (training or args.output_file)
+    best_by_bleu = training_args.metric_for_best_model == "bleu"
+    no_bleu = best_by_bleu and not training_args.predict_with_generate
     mistakes = {
         "--smoke builds a model to train": args.smoke and not training,
         "--train_file and --validation_file need --do_train": files and not training,
@@ -594,22 +599,13 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
         "--reference_file needs --output_file": args.reference_file and not args.output_file,
         f"--output_file {args.output_file} is a folder": os.path.isdir(args.output_file or ""),
         "several processes share a file, not a pipe": several and alone,
+        "--metric_for_best_model bleu needs --predict_with_generate": no_bleu,
+        "--generation_max_length below 2 is no text": training_args.generation_max_length < 2,
     }
     for mistake, made in mistakes.items():
         if made:
             refuse(mistake)
     return args, vars(options), training_args
-
-
-def check_training(training_args: FineTuningArguments) -> None:
-    """Raise InputError for flags of the trainer with which it would fail after the first epoch."""
-    check_positive(training_args, "generation_num_beams")
-    if training_args.generation_max_length < 2:  # the first token is the one before a text
-        refuse(f"--generation_max_length {training_args.generation_max_length}: give 2 or more")
-    if training_args.train_sampling_strategy == "group_by_length":
-        refuse("--train_sampling_strategy group_by_length needs lengths, and pairs have two")
-    if not training_args.predict_with_generate and "bleu" in training_args.metric_for_best_model:
-        refuse("--predict_with_generate false gives no BLEU: add --metric_for_best_model loss")
 
 
 def parse(argv: list[str] | None, *dataclasses: type) -> tuple:
@@ -659,11 +655,14 @@ def warn(message: str) -> None:
     tqdm.write(f"warning: {message}", sys.stderr)
 
 
-def warn_of_letters(unknown: dict[str, int], where: str = "line") -> None:
-    """Warn of letters that the tokenizer does not know; of several processes one does."""
+def warn_of_letters(unknown: dict[str, int], loss: str) -> None:
+    """Warn of letters that the tokenizer does not know; of several processes one does.
+
+    `loss` says what that means; {} in it stands for the first line.
+    """
     if unknown and PartialState().is_main_process:
-        first = min(unknown.values())
-        warn(f"the model does not know, and loses: {some_of(unknown)} (first: {where} {first})")
+        letters = " ".join(sorted(unknown)[:50]) + (" …" if len(unknown) > 50 else "")
+        warn(f"the model does not know {letters}: {loss.format(min(unknown.values()))}")
 
 
 def warn_before_training(data: dict[str, Pairs], tokenizer: T5Tokenizer) -> None:
@@ -672,22 +671,13 @@ def warn_before_training(data: dict[str, Pairs], tokenizer: T5Tokenizer) -> None
     Line numbers go through the splits one after the other.
     """
     pairs = [pair for split in data.values() for pair in split]
-    warn_of_letters(unknown_letters([source for source, _ in pairs], tokenizer), "pair")
+    sources = [source for source, _ in pairs]
+    warn_of_letters(unknown_letters(sources, tokenizer), "lost (first: pair {})")
     words = Counter(word for _, target in pairs for word in target.split())
     unknown = unknown_letters(list(words), tokenizer)
-    lost = [
-        word for word in words if not unknown.keys().isdisjoint(unicodedata.normalize("NFC", word))
-    ]
-    if lost and PartialState().is_main_process:
-        share = sum(words[word] for word in lost) / words.total()
-        warn(f"{share:.1%} of the target words cannot be learnt: they hold {some_of(unknown)}")
-
-
-def some_of(letters: Iterable[str]) -> str:
-    """Return the first 50 letters in alphabetical order, and how many more there are."""
-    letters = sorted(letters)
-    more = f" and {len(letters) - 50} more" if len(letters) > 50 else ""
-    return " ".join(letters[:50]) + more
+    lost = [w for w in words if not unknown.keys().isdisjoint(unicodedata.normalize("NFC", w))]
+    share = sum(words[word] for word in lost) / words.total()
+    warn_of_letters(unknown, f"{share:.1%} of the target words hold them and cannot be learnt")
 
 
 def check_references(references: Sequence[str], translations: int) -> None:
