@@ -9,7 +9,8 @@
 
 python self_attention.py --smoke                                       # the built-in sentence
 python self_attention.py --text "Time flies like an arrow" --causal    # no word sees a later one
-python self_attention.py --num_heads 2 --plot attention.png            # who looks at whom
+python self_attention.py --text "Time flies fast" --steps              # all numbers on the way
+python self_attention.py --num_heads 2 --plot attention.html           # a page: who looks at whom
 
 Read `main`, then the functions in the order in which it uses them; `blockwise_attention` is the
 same once more for long texts. Flags, files and errors come last, under "Plumbing".
@@ -18,6 +19,7 @@ same once more for long texts. Flags, files and errors come last, under "Plumbin
 import argparse
 import hashlib
 import itertools
+import json
 import math
 import os
 import re
@@ -42,7 +44,8 @@ FLAGS = {
     "embedding_dim": {"type": int, "default": 4, "help": "Numbers in a word's vector."},
     "num_heads": {"type": int, "default": 1, "help": "Heads, which share these numbers."},
     "causal": {"action": "store_true", "help": "A word sees itself and earlier words only."},
-    "plot": {"metavar": "FILE", "help": "Draw the weights: .png, .pdf or .svg."},
+    "steps": {"action": "store_true", "help": "Print every matrix on the way to the output."},
+    "plot": {"metavar": "FILE", "help": "Draw the weights: .png, .pdf, .svg; .html to explore."},
     "seed": {"type": int, "default": 42, "help": "Seed of the vectors and of the projections."},
 }
 
@@ -50,18 +53,22 @@ FLAGS = {
 def main(argv: list[str] | None = None) -> None:
     """Attend over each sentence, print the strongest weights and draw them if asked to."""
     args = parse_arguments(argv)
-    w_query, w_key, w_value = random_projections(args.embedding_dim, args.seed)
-    sentences = []
+    projections = random_projections(args.embedding_dim, args.seed)
+    options = {"num_heads": args.num_heads, "causal": args.causal}
+    sentences, vectors = [], []
     for text in args.text:
         words = split_words(text)
         x = build_embeddings(words, args.embedding_dim, args.seed)  # (words, embedding_dim)
-        options = {"num_heads": args.num_heads, "causal": args.causal}
-        _, weights = self_attention(x, w_query, w_key, w_value, **options)
+        _, weights = self_attention(x, *projections, **options)
         sentences.append((words, weights))
+        vectors.append(x)
     if args.plot:
-        draw_weights(sentences, args.plot)
-    for text, (words, weights) in zip(args.text, sentences, strict=True):
+        draw = write_page if Path(args.plot).suffix.lower() == ".html" else draw_weights
+        draw(sentences, args.plot)
+    for text, (words, weights), x in zip(args.text, sentences, vectors, strict=True):
         print_weights(text, words, weights, args.causal)
+        if args.steps:
+            print_steps(words, x, projections, **options)
     print_files_and_next(args.plot)
 
 
@@ -125,14 +132,21 @@ def attention(
     where a query may look; causal: query i sees keys 0 to i. Returns output (..., queries,
     value_dim) and weights (..., queries, keys); a query that sees nothing gets zeros.
     """
+    weights = softmax(scaled_scores(query, key, mask, causal))  # (..., queries, keys)
+    return weights @ value, weights
+
+
+def scaled_scores(
+    query: Array, key: Array, mask: Array | None = None, causal: bool = False
+) -> Array:
+    """Return how well each key fits each query, (..., queries, keys); -inf where it is hidden."""
     scores = (query / math.sqrt(query.shape[-1])) @ key.swapaxes(-1, -2)  # (..., queries, keys)
     if causal:
         earlier = np.tri(*scores.shape[-2:], dtype=bool)  # (queries, keys): True up to the diagonal
         np.copyto(scores, -np.inf, where=~earlier)
     if mask is not None:
         np.copyto(scores, -np.inf, where=~mask)
-    weights = softmax(scores)  # (..., queries, keys)
-    return weights @ value, weights
+    return scores
 
 
 def self_attention(
@@ -186,6 +200,51 @@ def columns(word: str) -> int:
     """Return a word's width in a terminal: two columns per wide character, none per accent."""
     wide = sum(east_asian_width(char) in "WF" for char in word)
     return len(word) + wide - sum(combining(char) > 0 for char in word)
+
+
+def print_steps(
+    words: Sequence[str], x: Array, projections: Array, num_heads: int = 1, causal: bool = False
+) -> None:
+    """Print each matrix of `self_attention(x, *projections)` and its shape, to check a row by hand.
+
+    x (words, dim), projections (3, dim, width). Each head has columns of its own in the latter.
+    """
+    print_matrix("X: a vector per word", x, words)
+    for head in range(num_heads):
+        print(f"\nHead {head + 1} of {num_heads}")
+        matrices = split_heads(projections, num_heads)[:, head]  # (3, dim, width / num_heads)
+        query, key, value = x @ matrices  # each (words, width / num_heads)
+        scores = scaled_scores(query, key, causal=causal)
+        weights = softmax(scores)
+        for name, matrix, product in zip("QKV", matrices, (query, key, value), strict=True):
+            print_matrix(f"W_{name}", matrix, [""] * len(matrix))
+            print_matrix(f"{name} = X W_{name}", product, words)
+        print_matrix(f"S = Q K^T / sqrt({query.shape[-1]}): scores", scores, words, words)
+        print_matrix("A = softmax of each row of S: weights", weights, words, words)
+        print_matrix("A V: output of the head", weights @ value, words)
+
+
+def print_matrix(title: str, matrix: Array, rows: Sequence[str], names: Sequence[str] = ()) -> None:
+    """Print a title, the matrix's shape, the columns' names if any, and its rows behind theirs."""
+    print(f"\n{title} {matrix.shape}")
+    indent = max(map(columns, rows))
+    width = max([6, *map(columns, names)]) + 2
+    if names:
+        print(" " * indent + "".join(" " * (width - columns(name)) + name for name in names))
+    for row, numbers in zip(rows, matrix, strict=True):
+        cells = "".join(f"{number:z{width}.3f}" for number in numbers)
+        print(row + " " * (indent - columns(row)) + cells)
+
+
+def write_page(sentences: Sequence[tuple[Sequence[str], Array]], path: str) -> None:
+    """Write one HTML file, without network or library: go to a word and see where it looks.
+
+    A sentence is its words and their weights (heads, words, words).
+    """
+    data = [{"words": words, "weights": weights.round(7).tolist()} for words, weights in sentences]
+    text = json.dumps(data).replace("<", "\\u003c")  # or a word like </script> would end the data
+    with whole_files(Path(path).parent) as folder:
+        (folder / Path(path).name).write_text(PAGE.replace("SENTENCES", text), encoding="utf-8")
 
 
 def draw_weights(sentences: Sequence[tuple[Sequence[str], Array]], path: str) -> None:
@@ -353,9 +412,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     dim, heads = args.embedding_dim, args.num_heads
     if not 1 <= heads <= dim or dim % heads:
         raise InputError(f"--embedding_dim {dim} is no multiple of --num_heads {heads} above 0")
-    if args.plot is not None and Path(args.plot).suffix.lower() not in (".png", ".pdf", ".svg"):
-        raise InputError(f"--plot {args.plot}: give a file name that ends in .png, .pdf or .svg")
-    if args.plot is not None and not find_spec("matplotlib"):
+    suffix = Path(args.plot or "").suffix.lower()
+    if args.plot is not None and suffix not in (".png", ".pdf", ".svg", ".html"):
+        raise InputError(f"--plot {args.plot}: give a name that ends in .png, .pdf, .svg or .html")
+    if suffix in (".png", ".pdf", ".svg") and not find_spec("matplotlib"):
         raise InputError("--plot needs matplotlib: pip install matplotlib")
     args.text = args.text or [SAMPLE_TEXT]
     for number, text in enumerate(args.text, start=1):
@@ -384,8 +444,68 @@ def print_files_and_next(plot: str | None) -> None:
     """Print the file that was written, if any, and a command to go on with."""
     if plot:
         print(f"\nFiles:\n  {plot}")
-    print(f"\nNext:\n  python {shlex.quote(sys.argv[0])} --num_heads 2 --plot attention.png")
+    print(f"\nNext:\n  python {shlex.quote(sys.argv[0])} --num_heads 2 --plot attention.html")
 
+
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta http-equiv="Content-Security-Policy"
+      content="default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<title>Self-attention</title>
+<style>
+  :root { color-scheme: light dark }
+  body { max-width: 46rem; margin: auto; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif }
+  section { margin-top: 2rem }
+  button { margin: 2px; padding: 0.2rem 0.4rem; min-width: 3.5rem; overflow-wrap: anywhere;
+           font: inherit; color: inherit; border: 2px solid transparent; border-radius: 0.4rem;
+           background: rgb(65 105 225 / calc(0.6 * var(--share))) }
+  button[aria-current=true] { border-color: currentcolor }
+  small { display: block }
+</style>
+<h1>Where does a word look?</h1>
+<p>Point at a word, or go to it with the Tab key: below each word stands the weight that it gets.
+<p><label>Head <select></select></label>
+<script>
+const head = document.querySelector("select")
+
+function addSentence({ words, weights }) {
+  const section = document.body.appendChild(document.createElement("section"))
+  section.dir = "auto"  // from right to left where the first word is
+  const buttons = words.map(word => {
+    const button = section.appendChild(document.createElement("button"))
+    button.append(word, document.createElement("small"))
+    return button
+  })
+  const ranking = section.appendChild(document.createElement("p"))
+  ranking.role = "status"  // read aloud when it changes
+  let query = 0
+
+  function show() {
+    const row = weights[head.value][query]
+    buttons.forEach((button, key) => {
+      button.ariaCurrent = key === query
+      button.style.setProperty("--share", row[key] / Math.max(...row))
+      button.lastChild.textContent = row[key].toFixed(3)
+    })
+    const keys = [...row.keys()].sort((a, b) => row[b] - row[a])
+    const parts = keys.map(key => `\u2068${words[key]}\u2069\u00a0${row[key].toFixed(6)}`)
+    ranking.textContent = `\u2068${words[query]}\u2069: ${parts.join(" · ")}`
+  }
+  buttons.forEach((button, index) => {
+    button.onmouseenter = button.onfocus = () => { query = index; show() }
+  })
+  head.addEventListener("change", show)
+  show()
+}
+
+const sentences = SENTENCES
+sentences[0].weights.forEach((_, index) => head.add(new Option(index + 1, index)))
+head.parentNode.hidden = head.length === 1
+sentences.forEach(addSentence)
+</script>
+"""
 
 SAMPLE_TEXT = "The cat sat on the mat because the mat was warm."
 
