@@ -9,6 +9,7 @@
 #     "pandas[parquet]>=2.3",
 #     "safetensors>=0.6",
 #     "scikit-learn>=1.6",
+#     "scipy>=1.14",
 #     "torch>=2.11",
 #     "tqdm>=4.67",
 #     "transformers>=5.10",
@@ -64,7 +65,11 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import enable_progress_bars
 from matplotlib.figure import Figure
 from safetensors import SafetensorError
+from scipy.stats import binomtest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import ConfusionMatrixDisplay, accuracy_score, classification_report, f1_score
+from sklearn.pipeline import make_pipeline
 from torch.nn.functional import pad
 from torch.utils.data import Dataset, Sampler, Subset, default_collate
 from tqdm import trange
@@ -72,6 +77,7 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertTokenizer,
+    EarlyStoppingCallback,
     PreTrainedTokenizerBase,
     Trainer,
 )
@@ -95,6 +101,10 @@ class ScriptArguments:
     label_column: str = HfArg(default="label", help="Column with the label: a string or number.")
     max_seq_length: int = HfArg(default=128, help="Longer texts are cut to so many tokens.")
     max_train_samples: int | None = HfArg(default=None, help="Train on the first rows only.")
+    early_stopping_patience: int | None = HfArg(
+        default=None, help="Stop after so many evaluations without a better one."
+    )
+    baseline: bool = HfArg(default=True, help="Score TF-IDF with logistic regression, too.")
 
 
 @dataclass
@@ -120,19 +130,23 @@ def main(argv: list[str] | None = None) -> None:
     args, training_args = parse_arguments(argv)
     prepare(training_args)
     tables = load_splits(args, training_args)
+    report_leaks(tables)
     if args.smoke:
         tokenizer, model = tiny(tables["train"], args.max_seq_length)
     else:
         tokenizer, model = pretrained(args.model_name_or_path, class_names(tables.get("train")))
     check_length(args.max_seq_length, model.config.max_position_embeddings)
     datasets = build_datasets(tables, tokenizer, model.config.label2id, args.max_seq_length)
-    trainer = build_trainer(model, tokenizer, training_args, datasets)
+    patience = args.early_stopping_patience
+    trainer = build_trainer(model, tokenizer, training_args, datasets, patience)
     metrics = {}
     if "train" in datasets:
         metrics |= train(trainer)
         args.model_name_or_path = training_args.output_dir
     if "validation" in datasets:
         metrics |= evaluate(trainer, datasets["validation"], tables["validation"]["text"])
+        if args.baseline and "train" in tables:
+            metrics |= compare_with_baseline(tables, metrics["eval_accuracy"])
     if "test" in datasets:
         metrics |= write_predictions(trainer, datasets["test"], tables["test"])
     if trainer.is_world_process_zero():
@@ -163,12 +177,27 @@ def load_splits(args: ScriptArguments, training_args: FineTuningArguments) -> di
     return tables
 
 
+def report_leaks(tables: dict[str, pd.DataFrame]) -> None:
+    """Print how many rows of validation and test stand in training, too: they show no quality."""
+    if "train" not in tables:
+        return
+    known = tables["train"].drop(columns="label").drop_duplicates()
+    for split in ("validation", "test"):
+        rows = tables.get(split, known[:0]).filter(known.columns)
+        found = rows.merge(known, how="left", indicator=True)["_merge"]
+        leaks = np.flatnonzero(found == "both")
+        if len(leaks):
+            share = f"{len(leaks):,} of {len(rows):,} rows"
+            print(f"{split}: {share} also stand in training, the first is row {leaks[0] + 1}")
+
+
 class TextClassificationDataset(Dataset):
     """Texts, or pairs of texts, as tensors of exactly `max_seq_length` tokens, padded or cut.
 
     Item: `input_ids`, `token_type_ids` and `attention_mask`, int64 of shape (max_seq_length,), and
     `labels`, int64 of shape (), where labels (numbers of classes) are given. Texts are tokenized
-    once and kept without padding. `lengths`: tokens of each row before padding, int64 (rows,).
+    once and kept without padding. `lengths`: tokens of each row before padding, int64 (rows,);
+    `cut`: how many rows were longer.
     Raises InputError if no text fits in.
     """
 
@@ -185,6 +214,7 @@ class TextClassificationDataset(Dataset):
         special_tokens = tokenizer.num_special_tokens_to_add(pair=text_pairs is not None)
         if max_seq_length <= special_tokens:
             raise InputError(f"--max_seq_length {max_seq_length} leaves no room for text")
+        self.cut = 0
         self.input_ids, self.token_type_ids = [], []  # arrays take less memory than lists of int
         for start in trange(0, len(texts), 1000, desc="Tokenizing", disable=None, leave=False):
             rows = slice(start, start + 1000)
@@ -192,6 +222,7 @@ class TextClassificationDataset(Dataset):
             options = {"truncation": True, "max_length": max_seq_length}
             options["split_special_tokens"] = True  # "[SEP]" in a text is text
             encoded = tokenizer(list(texts[rows]), pairs, **options)
+            self.cut += sum(bool(row.overflowing) for row in encoded.encodings)
             self.input_ids += [np.array(ids, np.int32) for ids in encoded["input_ids"]]
             self.token_type_ids += [np.array(ids, np.int8) for ids in encoded["token_type_ids"]]
         self.lengths = torch.tensor([len(ids) for ids in self.input_ids])
@@ -241,6 +272,8 @@ def build_datasets(
             labels=numbers if numbers and None not in numbers else None,
             max_seq_length=max_seq_length,
         )
+        rows, cut = len(table), datasets[split].cut
+        print(f"{split}: {rows:,} rows, {cut:,} of them cut to {max_seq_length} tokens")
     return datasets
 
 
@@ -264,6 +297,11 @@ def class_names(table: pd.DataFrame | None) -> list[str] | None:
         classes.sort(key=int)
     if len(classes) < 2:
         raise InputError(f"every training row has the label {classes[0]!r}: give two classes")
+    numbers = pd.to_numeric(pd.Series(classes), errors="coerce")
+    if len(classes) > 10 and numbers.notna().all() and (numbers % 1 != 0).any():
+        print(
+            f"Are the {len(classes):,} labels a measure? This script makes a class of each number"
+        )
     return classes
 
 
@@ -339,12 +377,20 @@ def build_trainer(
     tokenizer: BertTokenizer,
     training_args: transformers.TrainingArguments,
     datasets: dict[str, TextClassificationDataset],
+    early_stopping_patience: int | None = None,
 ) -> Trainer:
-    """Return the trainer of `train`; without `validation` it keeps the last epoch, not the best."""
-    validation = datasets.get("validation")
+    """Return the trainer of `train`; without `validation` it keeps the last epoch, not the best.
+
+    It stops after `early_stopping_patience` evaluations without a better one.
+    """
+    validation, callbacks = datasets.get("validation"), []
     if validation is None:
         training_args.eval_strategy = "no"
         training_args.load_best_model_at_end = False
+    if early_stopping_patience:
+        if training_args.eval_strategy == "no":
+            raise InputError("--early_stopping_patience: give --validation_file and save epochs")
+        callbacks.append(EarlyStoppingCallback(early_stopping_patience))
     # The model's loss is a mean: the trainer must divide by accumulated steps and processes.
     model.accepts_loss_kwargs = False
     return LengthGroupedTrainer(
@@ -355,6 +401,7 @@ def build_trainer(
         eval_dataset=None if validation is None else longest_first(validation),
         processing_class=tokenizer,
         compute_metrics=accuracy_and_f1,
+        callbacks=callbacks,
     )
 
 
@@ -458,6 +505,33 @@ def evaluate(
     return metrics
 
 
+def compare_with_baseline(tables: dict[str, pd.DataFrame], accuracy: float) -> dict[str, float]:
+    """Train TF-IDF with logistic regression on the same rows; print and return how good it is.
+
+    Both accuracies have the 95 % interval of E. B. Wilson (1927), https://doi.org/10.2307/2276774.
+    """
+    texts = {
+        name: table["text"] + " " + table.get("text_pair", "") for name, table in tables.items()
+    }
+    labels = {name: table.get("label") for name, table in tables.items()}
+    if labels["train"].nunique() > 300:
+        print("No baseline: with more than 300 classes it takes too much memory")
+        return {}
+    words = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]")
+    model = make_pipeline(words, LogisticRegression(max_iter=1000))
+    predicted = model.fit(texts["train"], labels["train"]).predict(texts["validation"])
+    rows, options = len(predicted), {"labels": model.classes_, "zero_division": 0}
+    metrics = {
+        "baseline_accuracy": accuracy_score(labels["validation"], predicted),
+        "baseline_f1_macro": f1_score(labels["validation"], predicted, average="macro", **options),
+    }
+    print(f"Accuracy of {rows:,} rows, with 95 % intervals:")
+    for name, share in {"TF-IDF": metrics["baseline_accuracy"], "BERT": accuracy}.items():
+        interval = binomtest(round(share * rows), rows).proportion_ci(method="wilson")
+        print(f"  {name} {share:.3f} ({interval.low:.3f} to {interval.high:.3f})")
+    return metrics
+
+
 def predict(
     trainer: Trainer, dataset: TextClassificationDataset, prefix: str = "test"
 ) -> tuple[np.ndarray, dict[str, float]]:
@@ -472,13 +546,18 @@ def predict(
 def write_predictions(
     trainer: Trainer, dataset: TextClassificationDataset, table: pd.DataFrame
 ) -> dict[str, float]:
-    """Write predictions.tsv, a row per row of the table; return the metrics."""
+    """Write predictions.tsv, a row per row of the table; return the metrics.
+
+    Columns: the texts, the likeliest label and its probability, then the probability of each class.
+    """
     probabilities, metrics = predict(trainer, dataset)
     id2label = trainer.model.config.id2label
-    predictions = table.filter(["text", "text_pair"])
-    predictions["label"] = [id2label[number] for number in probabilities.argmax(-1)]
-    predictions = predictions.replace(r"[\t\r\n]", " ", regex=True)
+    predictions = table.filter(["text", "text_pair"]).replace(r"[\t\r\n]", " ", regex=True)
+    classes = [re.sub(r"[\t\r\n]", " ", id2label[number]) for number in range(len(id2label))]
+    predictions["label"] = [classes[number] for number in probabilities.argmax(-1)]
     predictions["probability"] = probabilities.max(-1).round(6)
+    columns = pd.DataFrame(probabilities.round(6), predictions.index, classes)
+    predictions = pd.concat([predictions, columns], axis=1)
     if "label" in table and dataset.labels is None:
         metrics |= score_labelled(probabilities, table["label"], trainer.model.config.label2id)
     with whole_files(trainer.args.output_dir) as folder:

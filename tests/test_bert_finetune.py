@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import SCRIPTS, load_script
 from safetensors.torch import load_file
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from transformers import (
     BertConfig,
@@ -580,3 +581,172 @@ def test_labels_are_the_same_numbers_in_every_file(tmp_path):
         pd.DataFrame({"text": ["a", "b"], "label": numbers}).to_parquet(tmp_path / split)
         table = bert.load_table(str(tmp_path / split), bert.ScriptArguments(), split)
         assert table["label"].tolist() == [f"{number:g}" for number in numbers]
+
+
+# What a practitioner asks next --------------------------------------------------------------------
+
+WORDS = np.array([f"w{number}" for number in range(200)])
+
+
+def random_rows(count, seed, signal=0.9):
+    """Rows of random words whose first word gives the label in so many of ten cases."""
+    rng = np.random.default_rng(seed)
+    words = rng.integers(0, 200, (count, 6))
+    labels = np.where(rng.random(count) < signal, words[:, 0] % 2, rng.integers(0, 2, count))
+    texts = [" ".join(row) for row in WORDS[words]]
+    return pd.DataFrame({"text": texts, "label": labels})
+
+
+def run_on(tmp_path, *flags, **tables):
+    """Train the tiny model on tables of rows; returns the metrics."""
+    for split, table in tables.items():
+        table.to_csv(tmp_path / f"{split}.csv", index=False)
+        flags += (f"--{split}_file", str(tmp_path / f"{split}.csv"))
+    bert.main([*TINY, *flags, "--output_dir", str(tmp_path / "out")])
+    return json.loads((tmp_path / "out" / "all_results.json").read_text())
+
+
+def wilson(share, rows):
+    """Wilson's interval by his formula, with the 0.975 quantile of the normal distribution."""
+    z = 1.959963984540054
+    middle = (share + z**2 / (2 * rows)) / (1 + z**2 / rows)
+    half = z / (1 + z**2 / rows) * (share * (1 - share) / rows + z**2 / (4 * rows**2)) ** 0.5
+    return middle - half, middle + half
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_baseline_is_trained_on_the_same_rows(pairs, tmp_path, capsys):
+    train, validation = random_rows(1500, 1), random_rows(150, 2)
+    flags = []
+    if pairs:  # the word that decides stands in the second text
+        for table in (train, validation):
+            table["second"], table["text"] = table["text"], "the same in every row"
+        flags = ["--text_pair_column", "second"]
+    metrics = run_on(tmp_path, *flags, train=train, validation=validation)
+    column = "second" if pairs else "text"
+    words = np.array([row.split() for row in train[column]])
+    counts, other = (
+        np.array([[row.split().count(word) for word in WORDS] for row in table[column]])
+        for table in (train, validation)
+    )
+    idf = np.log((1 + len(words)) / (1 + (counts > 0).sum(0))) + 1
+    features, others = (rows * idf for rows in (counts, other))
+    if pairs:  # the five words of the first text have the least weight, 1, in every row
+        features, others = (
+            np.concatenate([rows, np.ones((len(rows), 4)), np.full((len(rows), 1), 1)], 1)
+            for rows in (features, others)
+        )
+    features, others = (
+        rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (features, others)
+    )
+    model = LogisticRegression(max_iter=1000).fit(features, train["label"])
+    predicted = model.predict(others)
+    accuracy = (predicted == validation["label"]).mean()
+    assert 0.6 < accuracy < 1
+    assert metrics["baseline_accuracy"] == pytest.approx(accuracy)
+    f1_macro = f1_score(validation["label"], predicted, average="macro")
+    assert metrics["baseline_f1_macro"] == pytest.approx(f1_macro)
+    out = capsys.readouterr().out
+    for name, share in (("TF-IDF", accuracy), ("BERT", metrics["eval_accuracy"])):
+        low, high = wilson(share, 150)
+        assert f"  {name} {share:.3f} ({low:.3f} to {high:.3f})\n" in out
+
+
+def test_baseline_is_left_out_where_it_is_not_wanted_or_too_large(tmp_path, capsys):
+    rows = random_rows(40, 3)
+    metrics = run_on(tmp_path, "--baseline", "false", train=rows, validation=rows)
+    assert not any(name.startswith("baseline") for name in metrics)
+    many = pd.DataFrame({"text": ["a b"] * 301, "label": range(301)})
+    metrics = run_on(tmp_path, train=many, validation=many[:9])
+    assert not any(name.startswith("baseline") for name in metrics)
+    assert "No baseline" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_leaks_are_counted_and_kept(pairs, tmp_path, capsys):
+    """Among 100,000 rows ten of the validation stand in training; equal first texts alone are no leak."""
+    rng = np.random.default_rng(0)
+    texts = [" ".join(row) for row in WORDS[rng.integers(0, 200, (100_500, 12))]]
+    train = pd.DataFrame({"text": texts[:100_000], "label": ["a", "b"] * 50_000})
+    validation = pd.DataFrame({"text": texts[100_000:], "label": "a"})
+    test = pd.DataFrame({"text": texts[100_000:100_003]})
+    rows = rng.choice(np.arange(5, 500), 10, replace=False)
+    validation.loc[rows, "text"] = train.loc[rng.choice(100_000, 10), "text"].to_numpy()
+    if pairs:
+        train["text_pair"] = validation["text_pair"] = test["text_pair"] = "the same"
+        validation.loc[1, "text"], validation.loc[1, "text_pair"] = train.loc[7, "text"], "another"
+    tables = {"train": train, "validation": validation, "test": test}
+    bert.report_leaks({split: table.astype("string") for split, table in tables.items()})
+    out = capsys.readouterr().out
+    assert out == (
+        f"validation: 10 of 500 rows also stand in training, the first is row {rows.min() + 1}\n"
+    )
+    assert len(tables["validation"]) == 500
+
+
+def test_leaks_without_training_rows_are_no_question(trained, tmp_path, capsys):
+    table = pd.DataFrame(bert.SAMPLE["train"], columns=["text", "label"])
+    file = write(tmp_path / "all.csv", table.to_csv(index=False))
+    flags = ["--do_eval", "--validation_file", file, "--model_name_or_path", str(trained)]
+    bert.main([*flags, "--output_dir", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert "also stand" not in out and "TF-IDF" not in out
+
+
+def test_rows_that_are_cut_are_counted(tmp_path, capsys):
+    rows = pd.DataFrame({"text": ["a b c d"] * 20 + ["b"] * 20, "label": ["x", "y"] * 20})
+    rows.loc[[3, 8, 11], "text"] = "a b c d a b c d"  # ten tokens
+    test = pd.DataFrame({"text": ["a b c d a b"]})  # exactly eight
+    run_on(tmp_path, "--max_seq_length", "8", train=rows, validation=rows[:9], test=test)
+    out = capsys.readouterr().out
+    assert "train: 40 rows, 3 of them cut to 8 tokens\n" in out
+    assert "validation: 9 rows, 2 of them cut to 8 tokens\n" in out
+    assert "test: 1 rows, 0 of them cut to 8 tokens\n" in out
+
+
+def test_probability_of_every_class_is_in_the_predictions(tmp_path):
+    rows = pd.DataFrame(
+        {"text": ["a b", "c d", "e f"] * 4, "label": ["no", "per\thaps", "yes"] * 4}
+    )
+    run_on(tmp_path, train=rows, test=rows)
+    table = pd.read_csv(tmp_path / "out" / "predictions.tsv", sep="\t")
+    assert list(table) == ["text", "label", "probability", "no", "per haps", "yes"]
+    classify = pipeline(
+        "text-classification", model=str(tmp_path / "out"), device="cpu", top_k=None
+    )
+    for row, answers in zip(table.to_dict("records"), classify(list(rows["text"])), strict=True):
+        for answer in answers:
+            name = answer["label"].replace("\t", " ")
+            assert row[name] == pytest.approx(answer["score"], abs=2e-6)
+
+
+def test_early_stopping_ends_after_so_many_epochs_without_a_better_one(tmp_path):
+    rows = pd.DataFrame({"text": ["a b", "c d"] * 4, "label": ["x", "y"] * 4})
+    flags = ["--smoke", "--learning_rate", "1e-9", "--output_dir", str(tmp_path / "out")]
+    for split in ("train", "validation"):
+        rows.to_csv(tmp_path / f"{split}.csv", index=False)
+        flags += [f"--{split}_file", str(tmp_path / f"{split}.csv")]
+    flags += ["--metric_for_best_model", "accuracy"]
+    bert.main([*flags, "--early_stopping_patience", "2"])
+    assert json.loads((tmp_path / "out" / "all_results.json").read_text())["epoch"] == 3
+    bert.main(flags)
+    assert json.loads((tmp_path / "out" / "all_results.json").read_text())["epoch"] == 12
+    for wrong in (flags[:7], [*flags, "--save_strategy", "no"]):
+        with pytest.raises(bert.InputError, match="early_stopping_patience"):
+            bert.main([*wrong, "--early_stopping_patience", "2"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "measure"),
+    [
+        ([0.25 * number for number in range(12)], True),
+        ([f"{number}.5e-3" for number in range(12)], True),
+        (range(12), False),
+        ([f"{number}.0" for number in range(12)], False),
+        ([0.5, 1.5, 2.5], False),
+        ([*range(12), 0.5, "none"], False),
+    ],
+)
+def test_labels_that_look_like_a_measure_get_a_warning(labels, measure, capsys):
+    bert.class_names(pd.DataFrame({"label": [str(label) for label in labels]}))
+    assert ("a measure?" in capsys.readouterr().out) == measure
