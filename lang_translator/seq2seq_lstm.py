@@ -36,7 +36,7 @@ import time
 import unicodedata
 import warnings
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,6 +51,7 @@ import tensorflow as tf
 from keras import layers
 from matplotlib.figure import Figure
 from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.significance import PairedTest
 from tokenizers import (
     Encoding,
     Regex,
@@ -70,6 +71,7 @@ MODEL = {  # flag: type, default, help; a loaded model keeps its own
     "hidden_size": (int, 512, "Units of encoder and decoder."),
     "dropout": (float, 0.4, "Against learning by heart: more for few pairs, less for many."),
     "vocab_size": (int, 6000, "Subwords per language."),
+    "keep_case": (bool, False, "Tell capital letters from small ones: texts are not lower-cased."),
     "max_seq_length": (int, 100, "In tokens: longer pairs are left out, longer texts cut up."),
 }
 RECIPE = {
@@ -90,6 +92,7 @@ RUN = {
     "train_file": (str, None, "SOURCE TAB TARGET per line; without it the built-in pairs."),
     "validation_file": (str, None, "Pairs that choose the best epoch, else every twentieth."),
     "test_file": (str, None, "Pairs to score at the end, else those of validation."),
+    "baseline_file": (str, None, "Another system's translations of the test pairs, to compare."),
     "max_train_samples": (int, None, "Train on the first pairs only."),
     "text": (list, [], "Sentences to translate."),
     "input_file": (str, None, "Text to translate line by line; - is standard input."),
@@ -110,6 +113,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     checkpoint = prepare_run(args)
     train, validation, test = load_splits(args)
+    baseline = read_baseline(args.baseline_file, len(test))
     if checkpoint or args.model_name_or_path:
         translator = load_translator(checkpoint or args.model_name_or_path)
     else:
@@ -121,13 +125,13 @@ def main(argv: list[str] | None = None) -> None:
         metrics |= fit(translator, train, validation, args.output_dir, checkpoint, **recipe)
         args.model_name_or_path = args.output_dir
     if args.do_eval:
-        metrics |= evaluate(translator, test, "test", args.num_beams, args.batch_size)
-        if translator.settings["attention"]:
-            save_figure(draw_alignment(translator, test[0][0]), args.output_dir, "alignment.png")
+        metrics |= evaluate(translator, test, "test", args.num_beams, args.batch_size, baseline)
     if metrics:
         save_results(metrics, args.output_dir)
     if args.do_predict:
         predict(translator, test, args)
+    if translator.settings["attention"] and (args.do_eval or args.text):
+        save_alignment(translator, test, args)
     if metrics:
         report_run(metrics, test, args)
 
@@ -170,7 +174,7 @@ def hold_out(pairs: Pairs) -> tuple[Pairs, Pairs]:
 
 
 def normalize(text: str) -> str:
-    """Return a text as the model reads it: lower-cased, with single spaces."""
+    """Return what texts have in common that differ in capitals or spaces alone."""
     return unicodedata.normalize("NFC", " ".join(text.lower().split()))
 
 
@@ -184,6 +188,11 @@ class Translator:
     settings: dict  # the arguments of `build_model`
     history: list[dict] = field(default_factory=list)  # the metrics of every epoch
 
+    @property
+    def keep_case(self) -> bool:
+        """Tell whether the tokenizers, and so the model, know capital letters."""
+        return self.target_tokenizer.normalizer.normalize_str("A") == "A"
+
 
 def new_translator(
     pairs: Pairs,
@@ -193,11 +202,13 @@ def new_translator(
     hidden_size: int = 512,
     dropout: float = 0.4,
     vocab_size: int = 6000,
+    keep_case: bool = False,
     max_seq_length: int = 100,
 ) -> Translator:
     """Learn both vocabularies from the training pairs and build a model with random weights."""
     sides = zip(*pairs, strict=True)
-    tokenizers = [train_tokenizer(texts, vocab_size, max_seq_length) for texts in sides]
+    options = (vocab_size, max_seq_length, keep_case)
+    tokenizers = [train_tokenizer(texts, *options) for texts in sides]
     settings = {
         "sizes": [tokenizer.get_vocab_size() for tokenizer in tokenizers],
         "embedding_dim": embedding_dim,
@@ -208,14 +219,18 @@ def new_translator(
     return Translator(build_model(**settings), *tokenizers, settings)
 
 
-def train_tokenizer(texts: list[str], vocab_size: int, max_seq_length: int) -> Tokenizer:
-    """Learn byte-pair encoding inside words, lower-cased; <sos> begins and <eos> ends every text.
+def train_tokenizer(
+    texts: list[str], vocab_size: int, max_seq_length: int, keep_case: bool = False
+) -> Tokenizer:
+    """Learn byte-pair encoding inside words; <sos> begins and <eos> ends every text.
 
     Source: Sennrich et al. 2016, https://arxiv.org/abs/1508.07909. "▁" stands for the space before
     a word, so that decoding gives the text back with its spaces.
     """
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
+    tokenizer.normalizer = normalizers.NFC()
+    if not keep_case:
+        tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     spaces = pre_tokenizers.Metaspace(split=False)
     words = pre_tokenizers.Split(Regex(r"▁?(\w+|[^\w▁])"), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([spaces, words])
@@ -334,6 +349,7 @@ def fit(
     history = translator.history
     data = encode_pairs(translator, train_pairs)
     step = compile_step(learner, adam, label_smoothing_factor)
+    samples = list(dict.fromkeys(source for source, _ in validation_pairs))[:3]
     while len(history) < min(num_train_epochs, best_epoch(history) + early_stopping_patience):
         record = train_epoch(learner, step, data, len(history) + 1, batch_size, seed)
         # Copies the averages of the learner's weights into the translator's model.
@@ -342,6 +358,7 @@ def fit(
         history.append(record)
         save_checkpoint(translator, learner, output_dir)
         print(", ".join(f"{name} {value:.4g}" for name, value in record.items()))
+        show_translations(samples, translate(translator, samples, num_beams))
     best = best_epoch(history)
     learner.load_weights(checkpoint_folder(output_dir, best) / MODEL_FILE)
     adam.finalize_variable_values(translator.model.trainable_variables)
@@ -520,16 +537,56 @@ def evaluate(
     prefix: str = "test",
     num_beams: int = 1,
     batch_size: int = 64,
+    baseline: list[str] | None = None,
 ) -> dict[str, float]:
-    """Return loss in nats per token, perplexity, BLEU and chrF (both lower-cased) on pairs."""
+    """Return loss in nats per token, perplexity and what `score` tells of the translations."""
     batches = make_batches(encode_pairs(translator, pairs), batch_size, np.random.default_rng(0))
     loss = run_steps(compile_step(translator.model), batches, "Measuring the loss")
     metrics = {f"{prefix}_loss": loss, f"{prefix}_perplexity": float(np.exp(loss))}
     sources, targets = zip(*pairs, strict=True)
     translations = translate(translator, sources, num_beams, batch_size)
-    for name, metric in METRICS.items():
-        metrics[f"{prefix}_{name}"] = metric.corpus_score(translations, [targets]).score
-    return metrics
+    warn_of_collapse(sources, translations)
+    for metric in METRICS.values():
+        metric.lowercase = not translator.keep_case
+    scores = score(translations, targets, baseline)
+    return metrics | {f"{prefix}_{name}": value for name, value in scores.items()}
+
+
+def warn_of_collapse(sources: Sequence[str], translations: Sequence[str]) -> None:
+    """Warn if 20 different sources or more share translations, ten or more to one."""
+    different, found = len(set(sources)), len(set(translations))
+    if different >= 20 and found <= different / 10:
+        counts = f"{found} different translations of {different} different sources"
+        print(f"warning: only {counts}: the model ignores them", file=sys.stderr)
+
+
+def score(
+    translations: Sequence[str], references: Sequence[str], baseline: Sequence[str] | None = None
+) -> dict[str, float]:
+    """Return BLEU and chrF, 0 to 100, of translations against one right translation each.
+
+    `bleu_ci` is half the width of BLEU's 95 % interval, by bootstrap over the sentences (Koehn
+    2004, https://aclanthology.org/W04-3250). With another system's translations, `baseline`, come
+    its `bleu_baseline` and `bleu_p`: how often chance alone makes so large a difference, by
+    approximate randomization (Riezler and Maxwell 2005, https://aclanthology.org/W05-0908).
+    """
+    systems = [("translations", translations)]
+    if baseline:
+        systems.insert(0, ("baseline", baseline))
+    # sacrebleu holds an index for every sentence of every resample, and has a seed of its own.
+    resamples = min(1000, 50_000_000 // len(references))
+    _, results = PairedTest(systems, METRICS, [references], "ar", resamples, resamples)()
+    _, *columns = results.values()  # the systems' names, then a column for each metric
+    scores = {}
+    for name, (*other, ours) in zip(METRICS, columns, strict=True):
+        scores |= {name: ours.score, f"{name}_ci": float(ours.ci)}
+        if baseline:
+            unlike = sum(a != b for a, b in zip(translations, baseline, strict=True))
+            # Of 2^unlike ways to swap them two, all and none, differ as much; sacrebleu drops ties.
+            least = 2.0 ** (1 - unlike) if ours.score != other[0].score else 1.0
+            scores[f"{name}_baseline"] = other[0].score
+            scores[f"{name}_p"] = max(ours.p_value, least)
+    return scores
 
 
 def translate(
@@ -600,14 +657,14 @@ def compile_search(model: keras.Model, num_beams: int) -> Callable:
     return search
 
 
-def draw_alignment(translator: Translator, text: str) -> Figure:
+def draw_alignment(translator: Translator, text: str, num_beams: int = 1) -> Figure:
     """Draw where the decoder looks in the source while it writes each token of its translation.
 
     Of a text that is longer than `max_seq_length` it is the first piece.
     """
     encoder, decoder, _ = parts(translator.model)
     [source] = encode(translator.source_tokenizer, [text])
-    [target] = encode(translator.target_tokenizer, translate(translator, [text]))
+    [target] = encode(translator.target_tokenizer, translate(translator, [text], num_beams))
     given = [*encoder(tf.constant([source.ids])), tf.constant([target.ids[:-1]])]
     weights = tf.cast(decoder(given)[3][0], tf.float32)  # (target length - 1, source length)
     figure = Figure(figsize=(6, 5), layout="constrained")
@@ -665,7 +722,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         raise InputError(f"--max_seq_length {args.max_seq_length}: give 3 or more")
     if not (args.do_train or args.do_eval or args.do_predict):
         args.do_train = not args.model_name_or_path
-        args.do_eval = args.do_train or bool(args.test_file)
+        args.do_eval = args.do_train or bool(args.test_file or args.baseline_file)
         args.do_predict = True
     if not (args.do_train or args.model_name_or_path):
         raise InputError("no model: add --do_train, or name one with --model_name_or_path")
@@ -755,6 +812,16 @@ def read_pairs(path: str) -> list[tuple[str, str]]:
     if not pairs:
         raise InputError(f"{path}: no rows")
     return pairs
+
+
+def read_baseline(path: str | None, wanted: int) -> list[str] | None:
+    """Read another system's translations, if any. Raises InputError for a wrong number of lines."""
+    if path is None:
+        return None
+    lines = list(read_lines(path))
+    if len(lines) != wanted:
+        raise InputError(f"{path}: {len(lines)} lines for {wanted} translations: give one for each")
+    return lines
 
 
 MODEL_FILE, VOCABULARY_FILE = "model.keras", "vocabulary.json"
@@ -865,8 +932,20 @@ def predict(translator: Translator, pairs: Pairs, args: argparse.Namespace) -> N
     elif args.text or args.input_file:
         print(*translations, sep="\n")
     else:
-        for text, translation in zip(texts, translations, strict=True):
-            print(f"  {text} -> {translation}")
+        show_translations(texts, translations)
+
+
+def show_translations(texts: list[str], translations: list[str]) -> None:
+    """Print texts with their translations."""
+    for text, translation in zip(texts, translations, strict=True):
+        print(f"  {text} -> {translation}")
+
+
+def save_alignment(translator: Translator, pairs: Pairs, args: argparse.Namespace) -> None:
+    """Draw where the decoder looks in the first --text, else in the first source of the pairs."""
+    text = args.text[0] if args.text else pairs[0][0]
+    save_figure(draw_alignment(translator, text, args.num_beams), args.output_dir, "alignment.png")
+    print("Alignment:", Path(args.output_dir, "alignment.png"), file=sys.stderr)
 
 
 def save_results(metrics: dict[str, float], output_dir: str) -> None:
