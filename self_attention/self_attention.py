@@ -456,10 +456,10 @@ PAGE = """<!doctype html>
 <title>Self-attention</title>
 <style>
   :root { color-scheme: light dark }
-  body { max-width: 46rem; margin: auto; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif }
-  section { margin-top: 2rem }
-  button { margin: 2px; padding: 0.2rem 0.4rem; min-width: 3.5rem; overflow-wrap: anywhere;
-           font: inherit; color: inherit; border: 2px solid transparent; border-radius: 0.4rem;
+  body { max-width: 48rem; margin: auto; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif }
+  section { margin-top: 2rem; overflow-wrap: anywhere }
+  button { margin: 2px; padding: 0.2rem 0.4rem; min-width: 3.5rem; font: inherit; color: inherit;
+           border: 2px solid transparent; border-radius: 0.4rem;
            background: rgb(65 105 225 / calc(0.6 * var(--share))) }
   button[aria-current=true] { border-color: currentcolor }
   small { display: block }

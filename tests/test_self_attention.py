@@ -1,8 +1,10 @@
 """self_attention.py: equal to PyTorch over shapes, masks and scales; right output for any text; pictures."""
 
 import io
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import threading
@@ -10,6 +12,7 @@ import tracemalloc
 import unicodedata
 import warnings
 from contextlib import redirect_stdout
+from html.parser import HTMLParser
 from pathlib import Path
 
 import matplotlib
@@ -597,7 +600,7 @@ def test_same_seed_same_output_and_smoke_is_the_default(capsys):
     assert outputs[0] == outputs[1] == outputs[2]
     assert len(set(outputs)) == 3
     assert (
-        f"Sentence: {script.SAMPLE_TEXT}\n" in outputs[0] and "--plot attention.png" in outputs[0]
+        f"Sentence: {script.SAMPLE_TEXT}\n" in outputs[0] and "--plot attention.html" in outputs[0]
     )
 
 
@@ -741,7 +744,7 @@ def test_panels_too_small_to_read_are_an_input_error_of_the_function(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_matplotlib_only_the_picture_is_missing(monkeypatch, capsys):
+def test_without_matplotlib_only_the_picture_is_missing(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(script, "find_spec", lambda name: None)
     script.main([])
     assert tables_of(capsys.readouterr().out)
@@ -749,6 +752,156 @@ def test_without_matplotlib_only_the_picture_is_missing(monkeypatch, capsys):
         script.InputError, match="^--plot needs matplotlib: pip install matplotlib$"
     ):
         script.main(["--plot", "a.png"])
+    monkeypatch.chdir(tmp_path)
+    script.main(["--plot", "a.html"])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
+
+
+# The page, as far as no browser is needed: test_attention_page.py uses it in one
+
+
+class Tags(HTMLParser):
+    """Tags with their attributes, and the text in <script>."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.code = [], ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, tuple(attributes)))
+
+    def handle_data(self, data):
+        if self.tags and self.tags[-1][0] == "script":
+            self.code += data
+
+
+def page_of(path: Path, *arguments: str) -> Tags:
+    script.main(["--plot", str(path), *arguments])
+    return Tags(path.read_text(encoding="utf-8"))
+
+
+def sentences_on(page: Tags) -> list[dict]:
+    return json.loads(re.search("^const sentences = (.*)$", page.code, re.MULTILINE)[1])
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_page_holds_the_words_and_the_weights_of_torch(tmp_path, causal):
+    texts = ["The cat sat on the mat.", "مرحبا بالعالم", "SENTENCES"]
+    flags = ["--embedding_dim", "6", "--num_heads", "2", *["--causal"] * causal]
+    path = tmp_path / "new" / "page.HTML"
+    sentences = sentences_on(page_of(path, "--text", *texts, *flags))
+    assert [sentence["words"] for sentence in sentences] == [*map(script.split_words, texts)]
+    w_query, w_key, _ = np.random.default_rng(42).standard_normal((3, 6, 6)) / 6**0.5
+    for sentence in sentences:
+        x = script.build_embeddings(sentence["words"], 6)
+        for head, weights in enumerate(sentence["weights"]):
+            part = slice(3 * head, 3 * head + 3)
+            visible = np.tri(len(x), dtype=bool) if causal else None
+            expected = torch_attention(
+                x @ w_query[:, part], x @ w_key[:, part], np.eye(len(x)), visible
+            )
+            np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-6)
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("word", ["<script>", "</script><img/src=x>", "<!--<script>", "&lt;", "\\"])
+def test_words_on_the_page_stay_text(tmp_path, word):
+    page = page_of(tmp_path / "a.html", "--text", f"a {word} b")
+    assert page.tags == page_of(tmp_path / "b.html", "--text", "a word b").tags
+    assert sentences_on(page)[0]["words"] == ["a", *script.split_words(word), "b"]
+    assert re.search("<(?!=)", page.code.partition("const sentences = ")[2]) is None
+
+
+def test_page_needs_nothing_else_and_is_small(tmp_path):
+    path = tmp_path / "a.html"
+    page = page_of(path, "--text", "word " * 30, "--num_heads", "4")
+    attributes = [name for _, attributes in page.tags for name, _ in attributes]
+    assert not {"src", "href", "action", "data"} & set(attributes)
+    assert "import" not in page.code and "http" not in page.code
+    assert path.stat().st_size < 100_000
+    assert "default-src 'none'" in path.read_text(encoding="utf-8")
+
+
+# The steps
+
+MATRIX = re.compile(r"\n\n(\S[^\n]*) \((\d+), (\d+)\)\n")
+
+
+def steps_of(output: str) -> list[dict]:
+    """Each printed matrix: title, shape, numbers, words at its rows and above its columns."""
+    matrices = []
+    _, *parts = MATRIX.split(output.partition("\nFiles:")[0].partition("\nNext:")[0])
+    for title, rows, width, text in zip(*(parts[i::4] for i in range(4)), strict=True):
+        lines = text.split("\n\n")[0].splitlines()
+        above = lines.pop(0).split() if len(lines) > int(rows) else []
+        cells = [line.split() for line in lines]
+        numbers = np.array([row[-int(width) :] for row in cells], float)
+        assert numbers.shape == (int(rows), int(width)), title
+        labels = [row[: -int(width)] for row in cells]
+        matrices.append({"title": title, "numbers": numbers, "rows": labels, "above": above})
+    return matrices
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("heads", [1, 2, 3])
+def test_printed_steps_are_those_of_torch(heads, causal, capsys):
+    words = ["Time", "flies", "你", "internationalization"]
+    flags = ["--embedding_dim", "6", "--num_heads", str(heads), *["--causal"] * causal]
+    script.main(["--steps", "--text", " ".join(words), *flags])
+    first, *steps = steps_of(capsys.readouterr().out)
+    x = torch.from_numpy(script.build_embeddings(words, 6))
+    np.testing.assert_allclose(first["numbers"], x, atol=0.00051)
+    assert first["rows"] == [[word] for word in words] and first["title"].startswith("X")
+    projections = np.random.default_rng(42).standard_normal((3, 6, 6)) / 6**0.5
+    assert len(steps) == heads * 9
+    for head in range(heads):
+        part = slice(head * 6 // heads, (head + 1) * 6 // heads)
+        matrices = [torch.from_numpy(w[:, part]) for w in projections]
+        query, key, value = (x @ matrix for matrix in matrices)
+        scores = query @ key.T / (6 // heads) ** 0.5
+        if causal:
+            scores = scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -torch.inf)
+        weights = scores.softmax(-1)
+        expected = [matrices[0], query, matrices[1], key, matrices[2], value]
+        expected += [scores, weights, weights @ value]
+        names = [
+            "W_Q",
+            "Q =",
+            "W_K",
+            "K =",
+            "W_V",
+            "V =",
+            f"sqrt({6 // heads})",
+            "weights",
+            "output",
+        ]
+        for step, numbers, name in zip(
+            steps[9 * head : 9 * head + 9], expected, names, strict=True
+        ):
+            assert name in step["title"]
+            np.testing.assert_allclose(step["numbers"], numbers, atol=0.00051)
+            assert step["rows"] == [[]] * 6 if "W_" in name else [[word] for word in words]
+            assert step["above"] == (words if name in ("weights", names[6]) else [])
+
+
+def test_columns_of_steps_stand_below_their_words(capsys):
+    script.main(["--steps", "--text", "Time 你 internationalization flies"])
+    lines = capsys.readouterr().out.partition("weights (4, 4)\n")[2].splitlines()[:5]
+    ends = [
+        [width_of(line[: match.end()]) for match in re.finditer(pattern, line)]
+        for line, pattern in zip(lines, [r"\S+", *[r"\d\.\d{3}"] * 4], strict=True)
+    ]
+    assert all(row == ends[0] for row in ends) and len(ends[0]) == 4
+
+
+def test_steps_come_for_every_sentence_and_have_no_negative_zero(capsys):
+    script.main(["--steps", "--text", "the cat", "a dog saw " * 8, "--embedding_dim", "8"])
+    shapes = [step["numbers"].shape for step in steps_of(capsys.readouterr().out)]
+    assert len(shapes) == 20 and shapes[0] == (2, 8) and shapes[10] == (24, 8)
+    script.print_matrix("M", np.array([[-0.0001, -0.001]]), ["a"])
+    assert capsys.readouterr().out == "\nM (1, 2)\na   0.000  -0.001\n"
 
 
 # The script as a program
@@ -794,22 +947,58 @@ def test_readme_shows_what_the_script_prints(capsys, monkeypatch):
     )
 
 
+README = (FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+def python_block(after: str) -> str:
+    """The README's first Python block after some text."""
+    return re.search(r"```python\n(.*?)```", README.partition(after)[2], re.DOTALL)[1]
+
+
+def run_python(code: str, folder: Path) -> str:
+    """What the code prints, run beside nothing but the script's folder on the path."""
+    environment = {**os.environ, "PYTHONPATH": str(FOLDER)}
+    command = [sys.executable, "-B", "-c", code]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert list(folder.iterdir()) == []
+    return done.stdout
+
+
 def test_readme_in_your_own_code(tmp_path):
-    text = (FOLDER / "README.md").read_text(encoding="utf-8")
-    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    code = "from self_attention import attention\n" + python_block("## In your own code")
     code += """
 assert output.shape == (5, 4) and weights.shape == (2, 5, 5) and (weights.sum(-1) > 0.999).all()
 assert long_output.shape == (8, 4000, 64)
 assert abs(long_output - attention(query, key, value, causal=True)[0]).max() < 1e-6
 """
-    code = "from self_attention import attention\n" + code
-    environment = {**os.environ, "PYTHONPATH": str(FOLDER)}
-    done = subprocess.run(
-        [sys.executable, "-B", "-c", code],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert list(tmp_path.iterdir()) == []
+    run_python(code, tmp_path)
+
+
+def test_readme_equals_torch_multi_head_attention(tmp_path):
+    code = python_block("## In your own code") + python_block("`torch.nn.MultiheadAttention`")
+    code += """
+assert weights.shape == expected_weights.shape and output.shape == expected.shape
+assert abs(output).max() > 0.1 and layer.num_heads == 2
+"""
+    differences = run_python(code, tmp_path).split()[-2:]
+    assert all(float(difference) < 1e-14 for difference in differences)
+
+
+def test_readme_shows_the_steps_and_follows_a_row_by_hand(tmp_path, capsys):
+    section = README.partition("## Follow a row by hand")[2].partition("\n## ")[0]
+    arguments = re.search(r"self_attention\.py (.*)", section)[1]
+    script.main(shlex.split(arguments))
+    printed = capsys.readouterr().out
+    shown = re.search(r"```text\n(X.*?)```", section, re.DOTALL)[1]
+    assert shown.strip() in printed
+    code = python_block("## Follow a row by hand")
+    literals = re.findall(r"-?\d+\.\d{3}", code)
+    assert len(literals) == 18 and all(literal in shown for literal in literals)
+    by_hand = run_python(code, tmp_path)
+    _, _, query, _, _, _, _, scores, weights, output = steps_of(printed)
+    steps = query, scores, weights, output
+    for line, step in zip(by_hand.splitlines(), steps, strict=True):
+        row = [float(number) for number in line.split()[1:]]
+        np.testing.assert_allclose(row, step["numbers"][0], atol=0.0021)
+    assert re.search(r"```text\n(q .*?)```", section, re.DOTALL)[1] == by_hand
