@@ -299,9 +299,7 @@ def class_names(table: pd.DataFrame | None) -> list[str] | None:
         raise InputError(f"every training row has the label {classes[0]!r}: give two classes")
     numbers = pd.to_numeric(pd.Series(classes), errors="coerce")
     if len(classes) > 10 and numbers.notna().all() and (numbers % 1 != 0).any():
-        print(
-            f"Are the {len(classes):,} labels a measure? This script makes a class of each number"
-        )
+        print(f"Are these {len(classes):,} labels a measure? Here each number is a class")
     return classes
 
 
@@ -510,20 +508,18 @@ def compare_with_baseline(tables: dict[str, pd.DataFrame], accuracy: float) -> d
 
     Both accuracies have the 95 % interval of E. B. Wilson (1927), https://doi.org/10.2307/2276774.
     """
-    texts = {
-        name: table["text"] + " " + table.get("text_pair", "") for name, table in tables.items()
-    }
-    labels = {name: table.get("label") for name, table in tables.items()}
-    if labels["train"].nunique() > 300:
+    train, validation = tables["train"], tables["validation"]
+    texts = [table["text"] + " " + table.get("text_pair", "") for table in (train, validation)]
+    if train["label"].nunique() > 300:
         print("No baseline: with more than 300 classes it takes too much memory")
         return {}
     words = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]")
     model = make_pipeline(words, LogisticRegression(max_iter=1000))
-    predicted = model.fit(texts["train"], labels["train"]).predict(texts["validation"])
+    predicted = model.fit(texts[0], train["label"]).predict(texts[1])
     rows, options = len(predicted), {"labels": model.classes_, "zero_division": 0}
     metrics = {
-        "baseline_accuracy": accuracy_score(labels["validation"], predicted),
-        "baseline_f1_macro": f1_score(labels["validation"], predicted, average="macro", **options),
+        "baseline_accuracy": accuracy_score(validation["label"], predicted),
+        "baseline_f1_macro": f1_score(validation["label"], predicted, average="macro", **options),
     }
     print(f"Accuracy of {rows:,} rows, with 95 % intervals:")
     for name, share in {"TF-IDF": metrics["baseline_accuracy"], "BERT": accuracy}.items():
