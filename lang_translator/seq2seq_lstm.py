@@ -556,8 +556,8 @@ def warn_of_collapse(sources: Sequence[str], translations: Sequence[str]) -> Non
     """Warn if 20 different sources or more share translations, ten or more to one."""
     different, found = len(set(sources)), len(set(translations))
     if different >= 20 and found <= different / 10:
-        counts = f"{found} different translations of {different} different sources"
-        print(f"warning: only {counts}: the model ignores them", file=sys.stderr)
+        counts = f"{different} different sources, only {found} different translations"
+        print(f"warning: {counts}: the model ignores what it reads", file=sys.stderr)
 
 
 def score(
@@ -570,6 +570,8 @@ def score(
     its `bleu_baseline` and `bleu_p`: how often chance alone makes so large a difference, by
     approximate randomization (Riezler and Maxwell 2005, https://aclanthology.org/W05-0908).
     """
+    if len(translations) != len(references):
+        raise InputError(f"{len(references)} references for {len(translations)} translations")
     systems = [("translations", translations)]
     if baseline:
         systems.insert(0, ("baseline", baseline))

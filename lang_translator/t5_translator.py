@@ -63,6 +63,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import enable_progress_bars
 from matplotlib.figure import Figure
 from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.significance import PairedTest
 from safetensors import SafetensorError
 from tokenizers import Regex, pre_tokenizers
 from torch.nn.functional import cross_entropy
@@ -94,6 +95,7 @@ class ScriptArguments:
     input_file: str | None = HfArg(default=None, help="A text per line; -: standard input.")
     output_file: str | None = HfArg(default=None, help="Default: standard output.")
     reference_file: str | None = HfArg(default=None, help="Right translations, to score it.")
+    baseline_file: str | None = HfArg(default=None, help="Another system's, to compare with.")
     train_file: str | None = HfArg(default=None, help="TSV: source, target.")
     validation_file: str | None = HfArg(default=None, help="The same, for BLEU at every epoch.")
 
@@ -105,6 +107,9 @@ class TranslationArguments:
     source_lang: str = HfArg(default="English", help="Language to translate from.")
     target_lang: str = HfArg(default="German", help="Language to translate to.")
     num_beams: int = HfArg(default=1, help="1: greedy, the fastest; 4: a little better.")
+    no_repeat_ngram_size: int = HfArg(
+        default=0, help="3: no three tokens stand twice in a translation."
+    )
     max_new_tokens: int | None = HfArg(default=None, help="Default: twice the source's, and 50.")
     batch_tokens: int = HfArg(default=4096, help="Source tokens in a batch, with its padding.")
 
@@ -135,10 +140,8 @@ def main(argv: list[str] | None = None) -> None:
     set_up(training_args)
     data = load_pairs(args)
     prompt = build_prompt(options["source_lang"], options["target_lang"])
-    if args.smoke:
-        tokenizer, model = tiny(data["train"], prompt)
-    else:
-        tokenizer, model = pretrained(args.model_name_or_path)
+    name = args.model_name_or_path
+    tokenizer, model = tiny(data["train"], prompt) if args.smoke else pretrained(name)
     metrics = {}
     if training_args.do_train:
         trainer = build_trainer(model, tokenizer, training_args, data, prompt)
@@ -274,7 +277,9 @@ def bleu_of_tokens(
     """
     translations = tokenizer.batch_decode(output.predictions.clip(0), skip_special_tokens=True)
     # Several processes fill up their last batch with the first rows once more.
-    return {"bleu": score(translations[: len(references)], references)["bleu"]}
+    translations = [one_line(text) for text in translations[: len(references)]]
+    right = [one_line(text) for text in references]
+    return {"bleu": METRICS["bleu"].corpus_score(translations, [right]).score}
 
 
 def train(trainer: Trainer) -> dict[str, float]:
@@ -310,10 +315,11 @@ def evaluate(
     """
     learnt = "validation" not in data
     pairs = data["train"][:20] if learnt else data["validation"]
-    sources, references = zip(*pairs, strict=True)
+    sources = [source for source, _ in pairs]
+    references = [one_line(target) for _, target in pairs]
     translations = translate(sources, model, tokenizer, **options)
     scores = score(translations, references)
-    exact = sum(a == one_line(b) for a, b in zip(translations, references, strict=True))
+    exact = sum(a == b for a, b in zip(translations, references, strict=True))
     examples = [f"  {a} -> {b}" for a, b in zip(sources[:20], translations, strict=False)]
     examples += [f"{exact} of {len(pairs)} translations are exactly the reference"]
     if learnt:
@@ -324,11 +330,35 @@ def evaluate(
 METRICS = {"bleu": BLEU(), "chrf": CHRF()}
 
 
-def score(translations: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-    """Return BLEU and chrF, 0 to 100, of translations against one right translation each."""
-    check_references(references, len(translations))
-    sides = [one_line(text) for text in translations], [[one_line(text) for text in references]]
-    return {name: metric.corpus_score(*sides).score for name, metric in METRICS.items()}
+def score(
+    translations: Sequence[str], references: Sequence[str], baseline: Sequence[str] | None = None
+) -> dict[str, float]:
+    """Return BLEU and chrF, 0 to 100, of translations against one right translation each.
+
+    `bleu_ci` is half the width of BLEU's 95 % interval, by bootstrap over the sentences (Koehn
+    2004, https://aclanthology.org/W04-3250). With another system's translations, `baseline`, come
+    its `bleu_baseline` and `bleu_p`: how often chance alone makes so large a difference, by
+    approximate randomization (Riezler and Maxwell 2005, https://aclanthology.org/W05-0908).
+    """
+    if len(translations) != len(references):
+        raise InputError(f"{len(references)} references for {len(translations)} translations")
+    systems = [("translations", translations)]
+    if baseline:
+        systems.insert(0, ("baseline", baseline))
+    # sacrebleu holds an index for every sentence of every resample, and has a seed of its own.
+    resamples = min(1000, 50_000_000 // len(references))
+    _, results = PairedTest(systems, METRICS, [references], "ar", resamples, resamples)()
+    _, *columns = results.values()  # the systems' names, then a column for each metric
+    scores = {}
+    for name, (*other, ours) in zip(METRICS, columns, strict=True):
+        scores |= {name: ours.score, f"{name}_ci": float(ours.ci)}
+        if baseline:
+            unlike = sum(a != b for a, b in zip(translations, baseline, strict=True))
+            # Of 2^unlike ways to swap them two, all and none, differ as much; sacrebleu drops ties.
+            least = 2.0 ** (1 - unlike) if ours.score != other[0].score else 1.0
+            scores[f"{name}_baseline"] = other[0].score
+            scores[f"{name}_p"] = max(ours.p_value, least)
+    return scores
 
 
 def signatures() -> list[str]:
@@ -349,6 +379,7 @@ def translate(
     source_lang: str = "English",
     target_lang: str = "German",
     num_beams: int = 1,
+    no_repeat_ngram_size: int = 0,
     max_new_tokens: int | None = None,
     batch_tokens: int = 4096,
     first_line: int = 1,
@@ -368,11 +399,11 @@ def translate(
         padded = tokenizer.pad({"input_ids": [rows[i] for i in batch]}, return_tensors="pt")
         inputs = padded.to(model.device)  # input_ids and attention_mask (batch, source)
         limit = max_new_tokens or 2 * len(rows[batch[0]]) + 50
-        if num_beams == 1:
+        if num_beams == 1 and no_repeat_ngram_size == 0:
             output = greedy(model, **inputs, max_new_tokens=limit)  # (batch, target)
         else:
-            beams = {"num_beams": num_beams, "max_new_tokens": limit}
-            output = model.generate(**inputs, **beams)  # (batch, target)
+            search = {"num_beams": num_beams, "no_repeat_ngram_size": no_repeat_ngram_size}
+            output = model.generate(**inputs, **search, max_new_tokens=limit)  # (batch, target)
         for i, ids in zip(batch, output.tolist(), strict=True):
             outputs[i] = tokenizer.decode(ids, True, clean_up_tokenization_spaces=False)
             if ids[-1] not in (tokenizer.pad_token_id, tokenizer.eos_token_id):
@@ -530,9 +561,11 @@ def translate_file(
     Until then finished windows wait in a hidden folder, and a resumed run does not translate
     them again. Several processes take turns.
     """
-    references = list(read_lines(args.reference_file)) if args.reference_file else None
-    if references is not None and os.path.isfile(args.input_file or ""):  # a pipe is read once
-        check_references(references, sum(1 for _ in read_lines(args.input_file)))
+    others = {}  # the references, and another system's translations
+    for path in filter(None, (args.reference_file, args.baseline_file)):
+        others[path] = [one_line(line) for line in read_lines(path)]
+    if os.path.isfile(args.input_file or ""):  # a pipe is read once
+        check_numbers(others, sum(1 for _ in read_lines(args.input_file)))
     folder, files = partial_folder(args, options, model), []
     for first_line, texts in windows(args.text or read_lines(args.input_file), tokenizer):
         files.append(folder / f"{first_line:012}.txt")
@@ -551,9 +584,11 @@ def translate_file(
         for file in files:
             joined.write(file.read_bytes())
     shutil.rmtree(folder, ignore_errors=True)
-    if references is None:
+    if not others:
         return {}
-    scores = score(list(read_lines(output)), references)
+    translations = list(read_lines(output))
+    check_numbers(others, len(translations))
+    scores = score(translations, *others.values())
     print(*signatures(), sep="\n")
     return scores
 
@@ -597,6 +632,7 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
         "--text and --input_file exclude each other": args.text and args.input_file,
         "--output_file needs --text or --input_file": args.output_file and not source,
         "--reference_file needs --output_file": args.reference_file and not args.output_file,
+        "--baseline_file needs --reference_file": args.baseline_file and not args.reference_file,
         f"--output_file {args.output_file} is a folder": os.path.isdir(args.output_file or ""),
         "several processes share a file, not a pipe": several and alone,
         "--metric_for_best_model bleu needs --predict_with_generate": no_bleu,
@@ -680,11 +716,12 @@ def warn_before_training(data: dict[str, Pairs], tokenizer: T5Tokenizer) -> None
     warn_of_letters(unknown, f"{share:.1%} of the target words hold them and cannot be learnt")
 
 
-def check_references(references: Sequence[str], translations: int) -> None:
-    """Raise InputError if there is not one reference for each translation."""
-    if not references or len(references) != translations:
-        counts = f"{len(references)} references for {translations} translations"
-        raise InputError(f"{counts}: give one for each")
+def check_numbers(files: dict[str, list[str]], translations: int) -> None:
+    """Raise InputError if a file has not one line for each translation."""
+    for path, lines in files.items():
+        if not lines or len(lines) != translations:
+            counts = f"{len(lines)} lines for {translations} translations"
+            raise InputError(f"{path}: {counts}: give one for each")
 
 
 POSITIVE = ("per_device_train_batch_size", "per_device_eval_batch_size", "num_train_epochs")
@@ -733,7 +770,7 @@ def keep_freed_memory() -> None:
 
 def load_pairs(args: ScriptArguments) -> dict[str, Pairs]:
     """Return the pairs `train`, and `validation` if there are any: own files or the sample."""
-    for path in (args.input_file, args.reference_file):
+    for path in (args.input_file, args.reference_file, args.baseline_file):
         if path not in (None, "-") and not os.path.exists(path):
             raise InputError(f"there is no file {path}")  # known before a training
     pairs = {"train": read_pairs(args.train_file) if args.train_file else SAMPLE_PAIRS}

@@ -14,6 +14,8 @@ import torch
 from conftest import SCRIPTS, load_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sacrebleu.metrics import BLEU, CHRF
+from sacrebleu.significance import PairedTest
 from tokenizers import normalizers
 from transformers import AutoTokenizer, EvalPrediction, T5ForConditionalGeneration, T5Tokenizer
 from transformers.trainer_pt_utils import LabelSmoother
@@ -136,7 +138,8 @@ def test_smoke_alone(run_alone, tmp_path, monkeypatch):
     found = {}
     exec(block, found)
     assert found["translations"] == ["Heute regnet es.", "Wo ist der Bahnhof?"]
-    assert found["scores"] == {"bleu": pytest.approx(100), "chrf": pytest.approx(100)}
+    expected = {"bleu": 100, "bleu_ci": 0, "chrf": 100, "chrf_ci": 0}
+    assert found["scores"] == pytest.approx(expected)
 
 
 def test_without_hub(run_alone):
@@ -506,7 +509,58 @@ def test_reference_scores(folder, tmp_path, capfd):
     assert "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version" in out and "nc:6|nw:0" in out
     (tmp_path / "ref.txt").write_text("one line\n")
     status, _, err = run(capfd, *flags)
-    assert status == 2 and "1 references for 20 translations" in err
+    assert status == 2 and "1 lines for 20 translations" in err
+
+
+def test_another_system_is_compared_by_sacrebleus_test(folder, tmp_path, capfd):
+    sources, references = zip(*t5.SAMPLE_PAIRS, strict=True)
+    (tmp_path / "in.txt").write_text("\n".join(sources) + "\n", encoding="utf-8")
+    (tmp_path / "ref.txt").write_text("\n".join(references) + "\n", encoding="utf-8")
+    worse = [
+        reference.replace("der", "die") if n % 3 else "Hm."
+        for n, reference in enumerate(references)
+    ]
+    (tmp_path / "other.txt").write_text("\n".join(worse) + "\n", encoding="utf-8")
+    flags = ["--model_name_or_path", folder, "--input_file", tmp_path / "in.txt", "--bf16", "false"]
+    flags += ["--output_file", tmp_path / "out.txt", "--output_dir", tmp_path]
+    assert run(capfd, *flags, "--baseline_file", tmp_path / "other.txt")[0] == 2
+    flags += ["--reference_file", tmp_path / "ref.txt"]
+    status, out, err = run(capfd, *flags, "--baseline_file", tmp_path / "other.txt")
+    assert status == 0, err
+    metrics = json.loads((tmp_path / "all_results.json").read_text())
+    ours = (tmp_path / "out.txt").read_text(encoding="utf-8").splitlines()
+    for name, metric in (("bleu", BLEU()), ("chrf", CHRF())):
+        systems = [("other", worse), ("ours", ours)]
+        _, found = PairedTest(systems, {name: metric}, [list(references)], "ar", 1000, 1000)()
+        other, result = list(found.values())[1]
+        assert metrics[name] == pytest.approx(result.score)
+        assert metrics[f"{name}_baseline"] == pytest.approx(other.score)
+        assert metrics[f"{name}_ci"] == pytest.approx(result.ci)
+        assert metrics[f"{name}_p"] == pytest.approx(result.p_value) and f"{name}_p = " in out
+    (tmp_path / "other.txt").write_text("Hm.\n")
+    status, _, err = run(capfd, *flags, "--baseline_file", tmp_path / "other.txt")
+    assert status == 2 and "other.txt: 1 lines for 20 translations" in err
+
+
+@pytest.mark.parametrize("num_beams", ["1", "2"])
+def test_no_three_tokens_stand_twice(num_beams, tmp_path, capfd):
+    """A model that repeats itself: with the flag no three tokens of a translation are equal."""
+    torch.manual_seed(0)
+    tokenizer, model = t5.tiny(t5.SAMPLE_PAIRS, "translate English to German: ")
+    for part in (tokenizer, model):
+        part.save_pretrained(tmp_path / "random")
+    flags = ["--model_name_or_path", tmp_path / "random", "--text", "Where is the station?"]
+    flags += ["--max_new_tokens", "40", "--num_beams", num_beams, "--bf16", "false"]
+
+    def repeated(*more):
+        out = run(capfd, *flags, *more)[1]
+        (text,) = re.findall(r"^German: (.*)$", out, re.MULTILINE)
+        ids = tokenizer(text).input_ids[:-1]
+        triples = [tuple(ids[i : i + 3]) for i in range(len(ids) - 2)]
+        return len(triples) - len(set(triples))
+
+    assert repeated() > 5
+    assert repeated("--no_repeat_ngram_size", "3") == 0
 
 
 PAIRS = [
@@ -810,10 +864,10 @@ def test_references_are_counted_before_translating(folder, tmp_path, capfd, monk
     flags += ["--output_file", tmp_path / "out.txt", "--reference_file", tmp_path / "right.txt"]
     monkeypatch.setattr(t5, "translate", None)
     status, _, err = run(capfd, *flags)
-    assert status == 2 and "1 references for 2 translations" in err
+    assert status == 2 and "1 lines for 2 translations" in err
     for name in ("in.txt", "right.txt"):
         (tmp_path / name).write_text("")
-    assert "0 references for 0 translations" in run(capfd, *flags)[2]
+    assert "0 lines for 0 translations" in run(capfd, *flags)[2]
 
 
 @pytest.mark.parametrize(
