@@ -342,8 +342,199 @@ def test_scores_equal_sacrebleu_on_the_written_translations(quick, tmp_path, cap
     assert metrics["test_chrf"] == pytest.approx(sacrebleu.corpus_chrf(lines, references).score)
     assert "train_loss" not in metrics and not (tmp_path / "model.keras").exists()
     capsys.readouterr()
-    lstm.main([*flags, "--text", SOURCES[0], SOURCES[1], "--do_predict"])
+    texts = ["--text", SOURCES[0], SOURCES[1], "--do_predict", "--output_dir", str(tmp_path)]
+    lstm.main([*flags, *texts])
     assert capsys.readouterr().out.splitlines() == lines[:2]
+
+
+RIGHT = [target.lower() for target in TARGETS]
+
+
+def with_errors(seed, share, texts=RIGHT):
+    """The texts without this share of their words."""
+    rng = np.random.default_rng(seed)
+    return [" ".join(w for w in text.split() if rng.random() > share) or "x" for text in texts]
+
+
+def test_score_and_interval_equal_a_bootstrap_by_hand():
+    """Half of what lies between the 2.5th and the 97.5th percentile of samples of the sentences."""
+    ours, rng = with_errors(1, 0.3), np.random.default_rng(7)
+    found = lstm.score(ours, RIGHT)
+    assert set(found) == {"bleu", "bleu_ci", "chrf", "chrf_ci"}
+    for name, corpus_score in {
+        "bleu": sacrebleu.corpus_bleu,
+        "chrf": sacrebleu.corpus_chrf,
+    }.items():
+        assert found[name] == pytest.approx(corpus_score(ours, [RIGHT]).score)
+        samples = []
+        for rows in rng.integers(len(ours), size=(1000, len(ours))):
+            sides = [ours[row] for row in rows], [[RIGHT[row] for row in rows]]
+            samples.append(corpus_score(*sides).score)
+        low, high = np.percentile(samples, [2.5, 97.5])
+        assert found[f"{name}_ci"] == pytest.approx((high - low) / 2, rel=0.12)
+    assert lstm.score(ours, RIGHT) == found  # seeded
+
+
+def test_p_value_equals_all_permutations_by_hand():
+    """Riezler and Maxwell: how many of the ways to swap sentences make so large a difference."""
+    right, ours, other = RIGHT[:9], with_errors(1, 0.2)[:9], with_errors(2, 0.5)[:9]
+    found = lstm.score(ours, right, other)
+    for name, corpus_score in {
+        "bleu": sacrebleu.corpus_bleu,
+        "chrf": sacrebleu.corpus_chrf,
+    }.items():
+        differences = []
+        for swapped in itertools.product([False, True], repeat=9):
+            sides = [[], []]
+            for swap, pair in zip(swapped, zip(ours, other, strict=True), strict=True):
+                for side, text in zip(sides, reversed(pair) if swap else pair, strict=True):
+                    side.append(text)
+            scores = [corpus_score(side, [right]).score for side in sides]
+            differences.append(abs(scores[0] - scores[1]))
+        p = np.mean(np.array(differences) >= differences[0] - 1e-9)
+        assert found[f"{name}_p"] == pytest.approx(p, abs=0.03)
+        assert found[f"{name}_baseline"] == pytest.approx(corpus_score(other, [right]).score)
+    many = RIGHT * 5
+    assert lstm.score(many, many, with_errors(3, 0.5, many))["bleu_p"] < 0.01
+
+
+def test_few_sentences_and_equal_systems_prove_nothing():
+    for count in (1, 2, 3):
+        found = lstm.score(RIGHT[:count], RIGHT[:count], ["x"] * count)
+        assert found["bleu"] == pytest.approx(100) and found["bleu_ci"] == 0
+        assert found["bleu_p"] >= 0.5 ** (count - 1) and found["chrf_p"] >= 0.5 ** (count - 1)
+    ours = with_errors(1, 0.3)
+    assert lstm.score(ours, RIGHT, ours)["bleu_p"] == 1
+    one_word = [*ours[:-1], ours[-1] + " x"]
+    assert lstm.score(ours, RIGHT, one_word)["bleu_p"] == 1
+    assert lstm.score(["", ""], ["a b", "c"], ["", "c"])["bleu"] == 0
+
+
+def test_another_system_is_compared_and_needs_as_many_lines(quick, tmp_path, capsys, monkeypatch):
+    out = str(tmp_path / "out")
+    flags = ["--model_name_or_path", str(quick), "--output_dir", out, "--no-bf16"]
+    file = write(tmp_path / "other.txt", "".join(f"{text}\n" for text in RIGHT))
+    runs = []
+    for _ in range(2):
+        lstm.main([*flags, "--baseline_file", file])
+        runs.append(capsys.readouterr().out)
+    assert runs[0] == runs[1]
+    metrics = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    assert metrics["test_bleu_baseline"] == pytest.approx(100) and metrics["test_bleu_ci"] > 0
+    for name in ("test_bleu", "test_bleu_ci", "test_bleu_p", "test_chrf_ci", "test_chrf_p"):
+        assert f" {name} = {metrics[name]:.4g}\n" in runs[0]
+    assert metrics["test_bleu_p"] < 0.01
+    write(tmp_path / "other.txt", "a\n" * 23)
+    monkeypatch.setattr(lstm, "translate", None)
+    with pytest.raises(lstm.InputError, match=r"other.txt: 23 lines for 24 translations: give one"):
+        lstm.main([*flags, "--baseline_file", file])
+
+
+def test_every_epoch_shows_three_translations(tmp_path, capsys, monkeypatch):
+    """Of different sources: captions stand in such files with several translations each."""
+    epochs = itertools.count(1)
+
+    def scripted(*_):  # the last epoch is the best
+        return {"eval_loss": 1.0, "eval_chrf": 0.0, "eval_bleu": next(epochs)}
+
+    monkeypatch.setattr(lstm, "evaluate", scripted)
+    for metric in lstm.METRICS.values():  # as `evaluate` would
+        metric.corpus_score(["a"], [["a"]])
+    chosen = [*lstm.SAMPLE_PAIRS[:1] * 3, *lstm.SAMPLE_PAIRS[4:]]
+    file = write(tmp_path / "pairs.tsv", "".join(f"{s}\t{t}\n" for s, t in chosen))
+    flags = ["--do_train", "--validation_file", file, "--output_dir", str(tmp_path), "--no-bf16"]
+    lstm.main([*QUICK, *flags])
+    lines = capsys.readouterr().out.splitlines()
+    starts = [number for number, line in enumerate(lines) if line.startswith("epoch ")]
+    assert len(starts) == 2 and starts[1] == starts[0] + 4
+    sources = [SOURCES[0], SOURCES[4], SOURCES[5]]
+    translations = lstm.translate(lstm.load_translator(tmp_path), sources)
+    expected = [f"  {s} -> {t}" for s, t in zip(sources, translations, strict=True)]
+    assert lines[starts[1] + 1 : starts[1] + 4] == expected
+    assert [line.split(" -> ")[0].strip() for line in lines[1:4]] == sources
+
+
+CAPITALS = [("Reise", "Journey"), ("reise", "journey"), ("MUT", "COURAGE"), ("mut", "Mood")]
+
+
+def test_keep_case_tells_capitals_apart_then_and_later(tmp_path, capsys):
+    rows = "".join(f"{source}\t{target}\n" for source, target in CAPITALS)
+    file, out = write(tmp_path / "pairs.tsv", rows), str(tmp_path / "out")
+    sizes = ["--hidden_size", "48", "--embedding_dim", "24", "--batch_size", "4", "--no-bf16"]
+    lstm.main(["--smoke", "--keep_case", "--train_file", file, "--output_dir", out, *sizes])
+    printed = capsys.readouterr().out
+    assert "sacrebleu: nrefs:1|case:mixed" in printed and "case:lc" not in printed
+    assert json.loads((tmp_path / "out" / "all_results.json").read_text())["test_chrf"] == (
+        pytest.approx(100)
+    )
+    lstm.main(["--model_name_or_path", out, "--text", *(source for source, _ in CAPITALS)])
+    assert capsys.readouterr().out.splitlines() == [target for _, target in CAPITALS]
+
+
+def test_scores_with_keep_case_count_capitals(monkeypatch):
+    """And those of a model without it do not: its translations have none."""
+    pairs = [(source, target) for source, target in lstm.SAMPLE_PAIRS if target != target.lower()]
+    monkeypatch.setattr(lstm, "translate", lambda *_: [target.lower() for _, target in pairs])
+    for keep_case in (True, False, True):
+        sizes = {"embedding_dim": 4, "hidden_size": 4}
+        translator = lstm.new_translator(pairs, **sizes, keep_case=keep_case)
+        scores = lstm.evaluate(translator, pairs)
+        assert (scores["test_chrf"] < 99) == keep_case
+        assert (scores["test_bleu"] < 99) == keep_case
+
+
+def test_text_draws_its_own_alignment(quick, tmp_path, monkeypatch, capsys):
+    drawn, save = [], lstm.save_figure
+
+    def keep(figure, *args):
+        drawn.append(figure)
+        save(figure, *args)
+
+    monkeypatch.setattr(lstm, "save_figure", keep)
+    text, out = "Der Mann liest ein Buch, 日.", tmp_path / "out"
+    flags = ["--model_name_or_path", str(quick), "--output_dir", str(out), "--num_beams", "3"]
+    lstm.main([*flags, "--text", text, "Ein Hund."])
+    printed = capsys.readouterr()
+    translation = printed.out.splitlines()[0]
+    assert len(printed.out.splitlines()) == 2
+    assert f"Alignment: {out / 'alignment.png'}\n" in printed.err
+    assert [path.name for path in out.iterdir()] == ["alignment.png"]
+    assert (out / "alignment.png").read_bytes().startswith(b"\x89PNG")
+    (axes,) = drawn[0].axes
+    translator = lstm.load_translator(quick)
+    (source,) = lstm.encode(translator.source_tokenizer, [text])
+    (target,) = lstm.encode(translator.target_tokenizer, [translation])
+    assert [label.get_text() for label in axes.get_xticklabels()] == source.tokens
+    assert [label.get_text() for label in axes.get_yticklabels()] == target.tokens[1:]
+    weights = axes.images[0].get_array()
+    assert weights.shape == (len(target) - 1, len(source))
+    np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-3)
+
+
+def test_a_collapsed_model_gets_a_line_of_warning(tmp_path, capsys):
+    words = list(dict.fromkeys(re.findall(r"\w+", " ".join(SOURCES))))[:20]  # a token each
+    translator = lstm.new_translator(lstm.SAMPLE_PAIRS, embedding_dim=8, hidden_size=8)
+    kernel, bias = translator.model.get_layer("projection").get_weights()
+    bias[40] = 50.0
+    translator.model.get_layer("projection").set_weights([kernel, bias])  # writes one token always
+    lstm.save_translator(translator, tmp_path)
+    flags = ["--model_name_or_path", str(tmp_path), "--output_dir", str(tmp_path), "--do_eval"]
+    warned = {}
+    for sources in (words[:19] * 3, words[:1] * 50, words):
+        file = write(tmp_path / "test.tsv", "".join(f"{word}\tright\n" for word in sources))
+        lstm.main([*flags, "--test_file", file])
+        warnings = re.findall(r"^warning: .*", capsys.readouterr().err, re.MULTILINE)
+        warned[len(sources)] = warnings
+    counts = "20 different sources, only 1 different translations"
+    expected = [f"warning: {counts}: the model ignores what it reads"]
+    assert warned == {57: [], 50: [], 20: expected}
+
+
+@pytest.mark.parametrize(("translations", "warns"), [(30, False), (4, False), (3, True), (1, True)])
+def test_ten_sources_to_one_translation_are_a_collapse(translations, warns, capsys):
+    sources = [f"quelle {number}" for number in range(30)] * 2
+    lstm.warn_of_collapse(sources, [f"t {number % translations}" for number in range(60)])
+    assert ("ignores what it reads" in capsys.readouterr().err) == warns
 
 
 def test_interrupted_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
