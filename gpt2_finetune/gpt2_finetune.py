@@ -2,6 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = [
 #     "accelerate>=1.10",
+#     "datasets>=4.0",
 #     "filelock>=3.16",
 #     "huggingface_hub>=1.5",
 #     "matplotlib>=3.10",
@@ -36,11 +37,11 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -48,6 +49,8 @@ import huggingface_hub
 import numpy as np
 import torch
 import transformers
+from datasets import load_dataset
+from datasets.exceptions import DatasetsError
 from filelock import FileLock
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.constants import HF_ASSETS_CACHE
@@ -88,6 +91,9 @@ class ScriptArguments:
     model_name_or_path: str = HfArg(default="gpt2", help="Hub name or folder of any causal LM.")
     train_file: str | None = HfArg(default=None, help="Plain text in UTF-8, of any size.")
     validation_file: str | None = HfArg(default=None, help="Text to evaluate on.")
+    text_column: str | None = HfArg(
+        default=None, help="Files are CSV, JSON lines or Parquet: this column holds documents."
+    )
     validation_split_percentage: int = HfArg(
         default=10, help="Without a validation file: its share, the end of the training text."
     )
@@ -103,8 +109,18 @@ class ScriptArguments:
     preprocessing_num_workers: int | None = HfArg(
         default=None, help="Threads that tokenize; without it one for every core."
     )
+
+
+@dataclass
+class GenerationArguments:
+    """How to write: the keyword arguments of `generate`. The last three make it draw lots."""
+
     prompt: str = HfArg(default="The lighthouse keeper", help="Text that the model continues.")
     max_new_tokens: int = HfArg(default=50, help="Tokens of the continuation, at most.")
+    num_return_sequences: int = HfArg(default=1, help="Continuations; several have to be drawn.")
+    temperature: float | None = HfArg(default=None, help="Draw: below 1 the likely, above 1 all.")
+    top_k: int | None = HfArg(default=None, help="Draw among so many likeliest tokens.")
+    top_p: float | None = HfArg(default=None, help="Draw among tokens that have this share.")
 
 
 @dataclass
@@ -126,11 +142,12 @@ class FineTuningArguments(transformers.TrainingArguments):
 
 def main(argv: list[str] | None = None) -> None:
     """Train, evaluate and continue the prompt: all of it, or what --do_... chooses."""
-    args, training_args = parse_arguments(argv)
+    args, generation, training_args = parse_arguments(argv)
     prepare(training_args)
     with tempfile.TemporaryDirectory() as folder, training_args.main_process_first():
         if args.smoke:
-            tokenizer, model = tiny(args.train_file, args.block_size or 64)
+            size = {"n_positions": args.block_size or 64, "text_column": args.text_column}
+            tokenizer, model = untrained(args.train_file, **size)
         else:
             tokenizer, model = pretrained(args.model_name_or_path)
         files = choose_files(args, training_args, tokenizer.eos_token, folder)
@@ -138,17 +155,18 @@ def main(argv: list[str] | None = None) -> None:
     trainer = build_trainer(model, tokenizer, training_args, datasets)
     metrics, texts = {}, []
     if training_args.do_predict:
-        texts.append(generate(model, tokenizer, args.prompt, args.max_new_tokens))
+        texts.append(generate(model, tokenizer, **generation))
     if training_args.do_train:
         metrics |= train(trainer)
     if training_args.do_eval:
         metrics |= trainer.evaluate()
     if training_args.do_train and training_args.do_predict:
-        texts.append(generate(model, tokenizer, args.prompt, args.max_new_tokens))
-    metrics |= perplexity_and_speed(metrics, datasets)
+        texts.append(generate(model, tokenizer, **generation))
     if trainer.is_world_process_zero():
-        write_texts(args.prompt, texts, training_args.output_dir)
-        report(metrics, training_args.output_dir, next_command(args, training_args))
+        write_texts(generation["prompt"], texts, training_args.output_dir)
+        metrics |= perplexity_and_speed(metrics, datasets, tokenizer)
+        metrics |= copied(texts, datasets, tokenizer)
+        report(metrics, training_args.output_dir, next_command(args, generation, training_args))
 
 
 class TextDataset(Dataset):
@@ -239,15 +257,44 @@ def choose_files(
     """Return the text files `train` and `validation` that are needed: own ones or the sample.
 
     The sample is written to `folder`, with the model's end-of-text token between its paragraphs.
-    Without a validation file both are the training file.
+    Without a validation file both are the training file. Rows of a table are documents and come
+    into a text in the same way.
     """
     files = {"train": args.train_file, "validation": args.validation_file or args.train_file}
-    if not any(files.values()):
-        sample = Path(folder, "sample.txt")
-        sample.write_text((end_of_text or "\n\n").join(SAMPLE_PARAGRAPHS), encoding="utf-8")
-        files = dict.fromkeys(files, str(sample))
     steps = {"train": training_args.do_train, "validation": training_args.do_eval}
-    return {split: path for split, path in files.items() if steps[split]}
+    files = {split: path for split, path in files.items() if steps[split]}
+    if args.train_file or args.validation_file:
+        if not args.text_column:
+            return files
+        documents = {path: read_documents(path, args.text_column) for path in files.values()}
+    else:
+        documents = dict.fromkeys(files.values(), SAMPLE_PARAGRAPHS)
+    texts = {}
+    for number, (path, rows) in enumerate(documents.items()):
+        texts[path] = os.path.join(folder, f"{number}-{os.path.basename(path or 'sample')}.txt")
+        separator = ""
+        with open(texts[path], "w", encoding="utf-8") as file:
+            for row in rows:
+                file.write(separator + row)
+                separator = end_of_text or "\n\n"
+    return {split: texts[path] for split, path in files.items()}
+
+
+def read_documents(path: str, column: str) -> Iterator[str]:
+    """Yield a column of a CSV, JSON lines or Parquet file, row by row. Raises InputError."""
+    kinds = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+    kind = kinds.get(Path(path).suffix.lower())
+    if kind is None:
+        raise InputError(f"{path}: --text_column is for files that end in {', '.join(kinds)}")
+    options = {"converters": {column: str}, "keep_default_na": False} if kind == "csv" else {}
+    try:
+        rows = load_dataset(kind, data_files=path, split="train", streaming=True, **options)
+        for number, row in enumerate(rows, 1):
+            if not isinstance(row.get(column), str):
+                raise InputError(f"{path}, row {number}: no text {column!r} in {list(row)}")
+            yield row[column]
+    except (DatasetsError, OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
 
 
 def load_datasets(
@@ -300,16 +347,27 @@ def looks_ahead(model: PreTrainedModel) -> bool:
     return not torch.allclose(first, second, atol=1e-5)
 
 
-def tiny(path: str | None, n_positions: int = 64) -> tuple[GPT2Tokenizer, GPT2LMHeadModel]:
-    """For --smoke: a vocabulary of a text's first two million characters, and a small GPT-2.
+def untrained(
+    path: str | None,
+    n_positions: int = 64,
+    vocab_size: int = 1000,
+    text_column: str | None = None,
+    **size: int,
+) -> tuple[GPT2Tokenizer, GPT2LMHeadModel]:
+    """Return a vocabulary of a text's first two million characters and a GPT-2 of random weights.
 
-    Without a text it is made of the built-in paragraphs.
+    Of a table it is the first 4,000 documents, without a text the built-in paragraphs. With a
+    `vocab_size` of 257 every byte is a token. `size`: fields of `GPT2Config`; without them the
+    model is tiny, for --smoke.
     """
-    torch.set_num_threads(1)  # so small a model gains nothing from more
-    pieces = islice(read_pieces(path, "Reading"), 4) if path else SAMPLE_PARAGRAPHS
-    tokenizer = GPT2Tokenizer().train_new_from_iterator(pieces, 1000, show_progress=False)
+    pieces = SAMPLE_PARAGRAPHS
+    if path and text_column:
+        pieces = islice(read_documents(path, text_column), 4000)
+    elif path:
+        pieces = islice(read_pieces(path, "Reading"), 4)
+    tokenizer = GPT2Tokenizer().train_new_from_iterator(pieces, vocab_size, show_progress=False)
     end = tokenizer.eos_token_id
-    options = {"vocab_size": len(tokenizer), "n_positions": n_positions, **TINY_SIZE}
+    options = {"vocab_size": len(tokenizer), "n_positions": n_positions, **TINY_SIZE, **size}
     config = GPT2Config(bos_token_id=end, eos_token_id=end, **options)
     return tokenizer, GPT2LMHeadModel(config)
 
@@ -379,23 +437,34 @@ class EpochSampler(Sampler):
 
 
 def generate(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, max_new_tokens: int
-) -> str:
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    max_new_tokens: int = 50,
+    num_return_sequences: int = 1,
+    **sampling: float | None,
+) -> list[str]:
     """Return the likeliest continuation, until the text ends or the model's context is full.
 
-    It has at most `max_new_tokens`; the model is in evaluation mode afterwards. Raises InputError
-    if the prompt is empty or leaves no room.
+    It has at most `max_new_tokens`. With `temperature`, `top_k` or `top_p` it is drawn by lot, and
+    there may be several (Holtzman et al. 2020, https://arxiv.org/abs/1904.09751, compare these
+    ways). The model is in evaluation mode afterwards. Raises InputError if the prompt is empty or
+    leaves no room.
     """
     options = {"add_special_tokens": False, "return_token_type_ids": False}
     inputs = tokenizer(prompt, return_tensors="pt", **options).to(model.device)  # (1, tokens)
     length, limit = inputs["input_ids"].size(1), context_size(model)
     if not 0 < length < limit:
         raise InputError(f"--prompt of {length} tokens: give 1 to {limit - 1}")
-    options = {"do_sample": False, "num_beams": 1, "use_cache": True}
+    chosen = {name: value for name, value in sampling.items() if value is not None}
+    options = {"do_sample": bool(chosen), "num_beams": 1, "use_cache": True}
+    if chosen:  # the library's own default would draw among 50 tokens
+        options |= {"temperature": 1.0, "top_k": 0, "top_p": 1.0} | chosen
     options["max_new_tokens"] = min(max_new_tokens, limit - length)
-    options["pad_token_id"] = tokenizer.eos_token_id  # against a warning: nothing is padded
-    output = model.eval().generate(**inputs, **options)  # (1, all tokens)
-    return tokenizer.decode(output[0, length:], skip_special_tokens=True)
+    options["pad_token_id"] = tokenizer.eos_token_id  # against a warning
+    options["num_return_sequences"] = num_return_sequences
+    output = model.eval().generate(**inputs, **options)  # (sequences, all tokens)
+    return tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
 
 
 def train(trainer: Trainer) -> dict[str, float]:
@@ -421,21 +490,80 @@ def train(trainer: Trainer) -> dict[str, float]:
     return metrics
 
 
-def perplexity_and_speed(metrics: dict, datasets: dict[str, TextDataset]) -> dict[str, float]:
-    """Return the perplexity, exp of the mean loss in nats per token, and tokens per second."""
+def perplexity_and_speed(
+    metrics: dict[str, float], datasets: dict[str, TextDataset], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, float]:
+    """Return perplexity (exp of the loss in nats per token), bits per byte, tokens per second."""
     found = {}
     if "eval_loss" in metrics:
         found["eval_perplexity"] = float(np.exp(metrics["eval_loss"]))
+        blocks = datasets["validation"]
+        tokens = blocks.tokens[: len(blocks) * blocks.block_size]
+        found["eval_bits_per_byte"] = bits_per_byte(metrics["eval_loss"], tokens, tokenizer)
     if "train_loss" in metrics:
         blocks_per_second = metrics["train_samples_per_second"]
         found["train_tokens_per_second"] = blocks_per_second * datasets["train"].block_size
     return found
 
 
-def write_texts(prompt: str, texts: list[str], output_dir: str) -> None:
+def bits_per_byte(loss: float, tokens: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> float:
+    """Return a loss in nats per token as bits per byte of the text of these tokens, in UTF-8.
+
+    Unlike the loss it can be compared between tokenizers. Control tokens cost bits and are no text.
+    """
+    size = sum(len(text.encode()) for text in decode(tokens, tokenizer, skip_special_tokens=True))
+    return loss / float(np.log(2)) * len(tokens) / size
+
+
+def decode(
+    tokens: np.ndarray, tokenizer: PreTrainedTokenizerBase, **options: bool
+) -> Iterator[str]:
+    """Yield the text of tokens, a part at a time, in constant memory."""
+    for start in range(0, len(tokens), 2**18):
+        yield tokenizer.decode(
+            tokens[start : start + 2**18], clean_up_tokenization_spaces=False, **options
+        )
+
+
+def copied(
+    texts: list[list[str]], datasets: dict[str, TextDataset], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, float]:
+    """Print the longest passage of the last texts that was trained on; return its size."""
+    if not texts or "train" not in datasets:
+        return {}
+    parts = decode(datasets["train"].tokens, tokenizer)
+    if tokenizer.eos_token:
+        parts = (part.replace(tokenizer.eos_token, " ") for part in parts)
+    passage = longest_copy(texts[-1], parts)
+    words = len(passage.split())
+    print(f"Longest passage from the training text, {words} words: {passage}")
+    return {"copied_words": words, "copied_characters": len(passage)}
+
+
+def longest_copy(texts: list[str], parts: Iterable[str]) -> str:
+    """Return the longest passage of whole words of the texts that stands in the joined parts.
+
+    White space of any kind counts as one space. Memory grows with the longest part alone.
+    """
+    longest, window = [], " "
+    overlap = max(map(len, texts)) + 2
+    for part in chain(parts, [" "]):
+        window = re.sub(r"\s+", " ", window[-overlap:] + part)
+        for words in map(str.split, texts):
+            for start in range(len(words) - len(longest)):
+                end = start + len(longest) + 1
+                while end <= len(words) and f" {' '.join(words[start:end])} " in window:
+                    longest = words[start:end]
+                    end += 1
+    return " ".join(longest)
+
+
+def write_texts(prompt: str, texts: list[list[str]], output_dir: str) -> None:
     """Write the texts that continue the prompt to generated.txt, and print them."""
     titles = ["Before training", "After training"] if len(texts) == 2 else ["Continuation"]
-    lines = [f"{title}: {prompt}{text}\n" for title, text in zip(titles, texts, strict=False)]
+    lines = []
+    for title, continuations in zip(titles, texts, strict=False):
+        lines += [f"{title}: {prompt}{text}\n" for text in continuations]
     if texts:
         with whole_files(output_dir) as folder:
             (folder / "generated.txt").write_text("\n".join(lines), encoding="utf-8")
@@ -458,10 +586,17 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
     """Shows the flags' defaults, and the docstring's commands line by line."""
 
 
-def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, FineTuningArguments]:
+def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, FineTuningArguments]:
     """Parse and check the command line; bad usage raises InputError."""
-    args, training_args = parse(argv, ScriptArguments, FineTuningArguments)
-    check_positive(args, "block_size", "stride", "max_new_tokens", "preprocessing_num_workers")
+    classes = (ScriptArguments, GenerationArguments, FineTuningArguments)
+    args, generation, training_args = parse(argv, *classes)
+    check_positive(args, "block_size", "stride", "preprocessing_num_workers")
+    check_positive(generation, *(name for name in vars(generation) if name != "prompt"))
+    if generation.top_p is not None and generation.top_p > 1:
+        raise InputError(f"--top_p {generation.top_p}: give a number from 0 to 1")
+    drawn = generation.temperature or generation.top_k or generation.top_p
+    if generation.num_return_sequences > 1 and not drawn:
+        raise InputError("--num_return_sequences: draw them, for instance with --temperature 1")
     percentage = args.validation_split_percentage
     if not 0 <= percentage < 100:
         raise InputError(f"--validation_split_percentage {percentage}: give a number from 0 to 99")
@@ -473,11 +608,13 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, FineTuning
     if not (training_args.do_train or training_args.do_eval or training_args.do_predict):
         training_args.do_train = training_args.do_predict = True
         training_args.do_eval = bool(args.validation_file or percentage)
+    if args.smoke:
+        torch.set_num_threads(1)  # so small a model gains nothing from more
     if args.smoke and not training_args.do_train:
         raise InputError("--smoke builds a model to train: leave it out to use a saved one")
     if training_args.do_train and args.validation_file and not args.train_file:
         raise InputError("no train file: give --train_file, or choose with --do_...")
-    return args, training_args
+    return args, vars(generation), training_args
 
 
 def parse(argv: list[str] | None, *dataclasses: type) -> tuple:
@@ -720,10 +857,16 @@ def draw_training_curve(log_history: list[dict[str, float]]) -> Figure:
     return figure
 
 
-def next_command(args: ScriptArguments, training_args: FineTuningArguments) -> str:
-    """Return the flags that continue the prompt with this run's model."""
+def next_command(
+    args: ScriptArguments, generation: dict, training_args: FineTuningArguments
+) -> str:
+    """Return the flags that continue the prompt with this run's model, in the same way."""
     model = training_args.output_dir if training_args.do_train else args.model_name_or_path
-    return shlex.join(["--do_predict", "--prompt", args.prompt, "--model_name_or_path", model])
+    flags = ["--do_predict", "--prompt", generation["prompt"]]
+    for name in ("num_return_sequences", "temperature", "top_k", "top_p"):
+        if generation[name] != getattr(GenerationArguments, name):
+            flags += [f"--{name}", str(generation[name])]
+    return shlex.join([*flags, "--model_name_or_path", model])
 
 
 def report(metrics: dict[str, float], output_dir: str, command: str) -> None:

@@ -8,8 +8,11 @@ import shlex
 import shutil
 import sys
 import tracemalloc
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import SCRIPTS, load_script
@@ -182,7 +185,9 @@ def test_smoke_learns_every_paragraph_and_the_validation_text(trained, capsys):
     )
     for paragraph in SAMPLE.split("\n\n")[:17]:
         prompt = " ".join(paragraph.split()[:3])
-        assert prompt + gpt2.generate(model, tokenizer, prompt, 60) == paragraph
+        assert [prompt + text for text in gpt2.generate(model, tokenizer, prompt, 60)] == [
+            paragraph
+        ]
     assert results(trained)["eval_loss"] < 3 < math.log(len(tokenizer))
     assert results(trained)["eval_perplexity"] == pytest.approx(
         math.exp(results(trained)["eval_loss"])
@@ -329,7 +334,7 @@ def test_texts_are_written_before_they_are_printed(tmp_path, monkeypatch):
     closed.close()
     monkeypatch.setattr(sys, "stdout", closed)
     with pytest.raises(ValueError, match="closed file"):
-        gpt2.write_texts("Every", [" Friday"], str(tmp_path))
+        gpt2.write_texts("Every", [[" Friday"]], str(tmp_path))
     assert (tmp_path / "generated.txt").read_text() == "Continuation: Every Friday\n"
 
 
@@ -569,7 +574,7 @@ def test_control_tokens_of_the_tokenizer_in_a_text_are_tokens(tmp_path):
 def test_end_of_text_is_learned_even_where_it_is_the_pad_token(pad, text_file, tmp_path):
     tokenizer = byte_tokenizer(SAMPLE, pad_token=pad)
     folder = llama_folder(tmp_path / "llama", tokenizer)
-    training_args = gpt2.parse_arguments(["--output_dir", str(tmp_path)])[1]
+    training_args = gpt2.parse_arguments(["--output_dir", str(tmp_path)])[-1]
     tokenizer, model = gpt2.pretrained(folder)
     assert tokenizer.pad_token == pad
     trainer = gpt2.build_trainer(model, tokenizer, training_args, {})
@@ -635,7 +640,7 @@ def test_order_depends_on_seed_and_epoch_alone():
 )
 def test_training_uses_that_order_and_eight_bytes_a_block_for_it(seeds, text_file, tmp_path):
     tokenizer = byte_tokenizer(SAMPLE)
-    training_args = gpt2.parse_arguments(["--output_dir", str(tmp_path), *seeds])[1]
+    training_args = gpt2.parse_arguments(["--output_dir", str(tmp_path), *seeds])[-1]
     dataset = gpt2.TextDataset(gpt2.tokenize_file(text_file, tokenizer, str(tmp_path)), 16)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=400, n_embd=8, n_layer=1, n_head=1))
     trainer = gpt2.build_trainer(model, tokenizer, training_args, {"train": dataset})
@@ -713,3 +718,198 @@ def test_tiny_shakespeare_from_random_weights_learns(real_data, tmp_path):
     characters = text.read_text(encoding="utf-8")
     tokens = np.memmap(cache, np.uint16, mode="r")
     assert "".join(sorted(set(characters))[token] for token in tokens[-500:]) == characters[-500:]
+
+
+# What a practitioner asks next --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder with a tiny model of random weights."""
+    torch.manual_seed(3)
+    folder = tmp_path_factory.mktemp("saved")
+    for part in gpt2.untrained(None):
+        part.save_pretrained(folder)
+    return folder
+
+
+def continuations(folder, tmp_path, *flags):
+    """The texts that the saved model writes with these flags."""
+    command = ["--do_predict", "--prompt", "Our baker", "--model_name_or_path", str(folder)]
+    gpt2.main([*command, *flags, "--bf16", "false", "--output_dir", str(tmp_path)])
+    text = (tmp_path / "generated.txt").read_text(encoding="utf-8")
+    return [part.rstrip("\n") for part in text.split("Continuation: Our baker")[1:]]
+
+
+def test_sampled_texts_are_those_of_the_seed(saved, tmp_path):
+    flags = ["--temperature", "0.9", "--num_return_sequences", "3"]
+    first = continuations(saved, tmp_path, *flags)
+    assert len(set(first)) == 3
+    assert first == continuations(saved, tmp_path, *flags)
+    assert first != continuations(saved, tmp_path, *flags, "--seed", "7")
+    (likeliest,) = continuations(saved, tmp_path)
+    for narrow in (["--top_k", "1"], ["--top_p", "1e-6"], ["--temperature", "1e-4"]):
+        assert continuations(saved, tmp_path, *narrow) == [likeliest], narrow
+
+
+def test_every_token_may_be_drawn_unless_top_k_says_otherwise(saved, tmp_path):
+    """The library's own default would draw among the 50 likeliest."""
+    tokenizer, model = gpt2.pretrained(str(saved))
+    ids = tokenizer("Our baker", return_tensors="pt").input_ids
+    with torch.no_grad():
+        ranks = model.eval()(ids).logits[0, -1].argsort(descending=True).argsort()
+
+    def first_tokens(**sampling):
+        torch.manual_seed(0)
+        options = {"max_new_tokens": 1, "do_sample": True, "num_return_sequences": 400}
+        output = model.generate(ids, **options, **sampling, pad_token_id=0)
+        return ranks[output[:, -1]]
+
+    torch.manual_seed(0)
+    texts = gpt2.generate(model, tokenizer, "Our baker", 1, 400, temperature=1.0)
+    assert texts == tokenizer.batch_decode(
+        ranks.argsort()[first_tokens(top_k=0)][:, None], skip_special_tokens=True
+    )
+    assert first_tokens(top_k=0).max() > 50 > first_tokens(top_k=50).max()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--temperature 0", "--temperature 0.0: give a number above 0"),
+        ("--top_p 1.5", "--top_p 1.5: give a number from 0 to 1"),
+        ("--top_k -1", "--top_k -1: give a number above 0"),
+        ("--num_return_sequences 2", "--num_return_sequences: draw them"),
+        ("--train_file a.txt --text_column text", "a.txt: --text_column is for files that end in"),
+        (
+            "--train_file a.jsonl --text_column body",
+            r"a.jsonl, row 1: no text 'body' in \['text'\]",
+        ),
+        ("--train_file b.jsonl --text_column text", "b.jsonl, row 2: no text 'text'"),
+        ("--train_file c.jsonl --text_column text", "cannot read c.jsonl"),
+        ("--train_file none.csv --text_column text", "none.csv"),
+    ],
+)
+def test_flags_that_cannot_be_are_refused(flags, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jsonl").write_text('{"text": "a b"}\n')
+    (tmp_path / "a.txt").write_text("a b")
+    (tmp_path / "b.jsonl").write_text('{"text": "a b"}\n{"text": null}\n')
+    (tmp_path / "c.jsonl").write_text('{"text": "a b"}\nno json\n')
+    with pytest.raises(gpt2.InputError, match=message):
+        gpt2.main(["--smoke", "--output_dir", "out", "--cache_dir", "cache", *flags.split()])
+
+
+DOCUMENTS = [
+    *gpt2.SAMPLE_PARAGRAPHS,
+    'with "quotes", commas\nand two lines',
+    "NA",
+    " ",
+    "ende, ünde 🙂",
+]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_rows_of_a_table_are_documents(kind, tmp_path):
+    """The same tokens as of a text with the end-of-text token between the documents."""
+    table = pd.DataFrame({"number": range(len(DOCUMENTS)), "body": DOCUMENTS})
+    file = tmp_path / f"table.{kind}"
+    if kind == "csv":
+        table.to_csv(file, index=False)
+    elif kind == "jsonl":
+        table.to_json(file, orient="records", lines=True)
+    else:
+        table.to_parquet(file)
+    args = SimpleNamespace(train_file=str(file), validation_file=None, text_column="body")
+    steps = SimpleNamespace(do_train=True, do_eval=True)
+    files = gpt2.choose_files(args, steps, "<|endoftext|>", str(tmp_path))
+    assert files["train"] == files["validation"]
+    text = Path(files["train"]).read_text(encoding="utf-8")
+    assert text == "<|endoftext|>".join(DOCUMENTS)
+    flags = ["--smoke", "--max_steps", "2", "--text_column", "body", "--train_file", str(file)]
+    gpt2.main(
+        [*flags, "--cache_dir", str(tmp_path / "cache"), "--output_dir", str(tmp_path / "out")]
+    )
+
+
+@pytest.mark.parametrize("vocab_size", [257, 400, 1000])
+def test_bits_per_byte_can_be_compared_between_tokenizers(vocab_size, tmp_path):
+    """Of equal probabilities it is the logarithm of the vocabulary's size for each token of the text's bytes."""
+    tokenizer, _ = gpt2.untrained(None, vocab_size=vocab_size)
+    text = "Grüße aus dem Süden 🙂, and the clock. " * 50
+    (tmp_path / "text.txt").write_text(text + "<|endoftext|>", encoding="utf-8")
+    tokens = gpt2.tokenize_file(str(tmp_path / "text.txt"), tokenizer, str(tmp_path))
+    expected = len(tokens) * np.log2(len(tokenizer)) / len(text.encode())
+    found = gpt2.bits_per_byte(float(np.log(len(tokenizer))), tokens, tokenizer)
+    assert found == pytest.approx(expected)
+
+
+def test_bits_per_byte_of_a_run_are_those_of_the_model(saved, tmp_path):
+    """Computed again from the probability of every token of the blocks, one by one."""
+    text = " ".join(gpt2.SAMPLE_PARAGRAPHS)
+    file = tmp_path / "text.txt"
+    file.write_text(text, encoding="utf-8")
+    flags = ["--do_eval", "--validation_file", str(file), "--model_name_or_path", str(saved)]
+    flags += ["--block_size", "32", "--bf16", "false", "--cache_dir", str(tmp_path)]
+    gpt2.main([*flags, "--output_dir", str(tmp_path / "out")])
+    metrics = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    tokenizer, model = gpt2.pretrained(str(saved))
+    ids = torch.tensor(tokenizer(text).input_ids)
+    blocks = ids[: len(ids) // 32 * 32].view(-1, 32)
+    with torch.no_grad():
+        log2 = model.eval()(blocks).logits.log_softmax(-1) / np.log(2)
+    bits = [-log2[b, i, blocks[b, i + 1]].item() for b in range(len(blocks)) for i in range(31)]
+    size = len(tokenizer.decode(blocks.flatten()).encode())
+    expected = np.mean(bits) * blocks.numel() / size
+    assert metrics["eval_bits_per_byte"] == pytest.approx(expected, rel=1e-5)
+
+
+def copy_by_brute_force(texts, whole):
+    """The longest run of words of one of the texts that stands in the whole text, by trying all."""
+    whole, best = f" {' '.join(whole.split())} ", []
+    for words in (text.split() for text in texts):
+        for start in range(len(words)):
+            for end in range(start + len(best) + 1, len(words) + 1):
+                if f" {' '.join(words[start:end])} " in whole:
+                    best = words[start:end]
+    return best
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.lists(st.text("ab \n", max_size=12), max_size=6),
+    st.lists(st.text("ab ", max_size=15), min_size=1, max_size=3),
+)
+def test_longest_copy_is_that_of_trying_all(parts, texts):
+    found = gpt2.longest_copy(texts, parts).split()
+    assert len(found) == len(copy_by_brute_force(texts, "".join(parts)))
+    assert f" {' '.join(found)} " in f" {' '.join(''.join(parts).split())} " or not found
+
+
+def test_a_planted_passage_is_found_and_its_size_reported(saved, tmp_path, capsys):
+    (text,) = continuations(saved, tmp_path)
+    words = text.split()
+    assert len(words) > 8
+    planted = " ".join(words[2:8])
+    file = tmp_path / "train.txt"
+    file.write_text(
+        f"One two {' '.join(['three'] * 200)}\n{planted} four five " + "six " * 300,
+        encoding="utf-8",
+    )
+    flags = ["--do_train", "--do_predict", "--train_file", str(file), "--prompt", "Our baker"]
+    flags += ["--validation_split_percentage", "0", "--max_steps", "1", "--learning_rate", "1e-9"]
+    flags += ["--model_name_or_path", str(saved), "--cache_dir", str(tmp_path), "--bf16", "false"]
+    gpt2.main([*flags, "--output_dir", str(tmp_path / "out")])
+    metrics = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    assert (metrics["copied_words"], metrics["copied_characters"]) == (6, len(planted))
+    assert f"6 words: {planted}\n" in capsys.readouterr().out
+
+
+def test_a_model_of_random_weights_of_any_size():
+    tokenizer, model = gpt2.untrained(
+        None, n_positions=32, vocab_size=257, n_embd=48, n_layer=3, n_head=3
+    )
+    assert len(tokenizer) == model.config.vocab_size == 257
+    assert (model.config.n_positions, model.config.n_embd, model.config.n_layer) == (32, 48, 3)
+    text = "Grüße 🙂"
+    assert len(tokenizer(text).input_ids) == len(text.encode())

@@ -29,7 +29,14 @@ SHARED = ("InputError", "refuse", "HelpFormatter", "parse", "check_positive", "p
 SHARED += ("keep_freed_memory", "fetch", "HTTP", "HUB_ERRORS", "LOADING_ERRORS", "MODEL_FILES")
 SHARED += ("download", "explain", "check_model_type", "check_vocabulary", "check_length")
 SHARED += ("complete_checkpoints", "whole_files", "report", "read_lines", "read_pairs", "POSITIVE")
-SHARED += ("REFUSED", "check_flags", "check_same_model", "earlier_results", "keep_capitals")
+SHARED += (
+    "score",
+    "REFUSED",
+    "check_flags",
+    "check_same_model",
+    "earlier_results",
+    "keep_capitals",
+)
 PACKAGE_OF_IMPORT = {"sklearn": "scikit-learn"}
 SAFE_SUFFIXES = {
     ".safetensors",
