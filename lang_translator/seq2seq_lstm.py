@@ -130,8 +130,7 @@ def main(argv: list[str] | None = None) -> None:
         save_results(metrics, args.output_dir)
     if args.do_predict:
         predict(translator, test, args)
-    if translator.settings["attention"] and (args.do_eval or args.text):
-        save_alignment(translator, test, args)
+    save_alignment(translator, test, args)
     if metrics:
         report_run(metrics, test, args)
 
@@ -944,7 +943,9 @@ def show_translations(texts: list[str], translations: list[str]) -> None:
 
 
 def save_alignment(translator: Translator, pairs: Pairs, args: argparse.Namespace) -> None:
-    """Draw where the decoder looks in the first --text, else in the first source of the pairs."""
+    """Draw where attention looks in the first --text, else in the first source that is scored."""
+    if not (translator.settings["attention"] and (args.text or args.do_eval)):
+        return
     text = args.text[0] if args.text else pairs[0][0]
     save_figure(draw_alignment(translator, text, args.num_beams), args.output_dir, "alignment.png")
     print("Alignment:", Path(args.output_dir, "alignment.png"), file=sys.stderr)
