@@ -8,6 +8,7 @@ import sys
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import SCRIPTS, load_script
@@ -15,6 +16,7 @@ from datasets import Dataset, concatenate_datasets
 from datasets.fingerprint import Hasher
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, f1_score
 from transformers import BertTokenizer, GPT2Tokenizer, RobertaTokenizer, XLNetTokenizer
 
 HEADER = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
@@ -976,3 +978,27 @@ def test_several_processes_tokenize_to_the_same_tensors(script, tmp_path):
     assert one.keys() == two.keys()
     for split, tensors in one.items():
         assert all(torch.equal(tensors[key], two[split][key]) for key in KEYS)
+
+
+def test_bar_of_always_saying_yes_is_scikit_learns(script, tmp_path, capsys):
+    """Of GLUE's files the test's labels are not known."""
+    labels = [1, 1, 0, 1, 0, 1, 1]
+    rows = [
+        (str(label), f"The cat {n} sat.", f"A cat {n} was sitting.")
+        for n, label in enumerate(labels)
+    ]
+    header = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
+    lines = "".join(f"{label}\t1\t2\t{one}\t{two}\n" for label, one, two in rows)
+    (tmp_path / "train.tsv").write_text(header + lines)
+    unlabelled = "".join(f"{n}\t1\t2\t{one}\t{two}\n" for n, (_, one, two) in enumerate(rows))
+    (tmp_path / "test.tsv").write_text(header.replace("Quality", "index") + unlabelled)
+    out = tmp_path / "out"
+    script.main(["--smoke", "--data_dir", str(tmp_path), "--output_dir", str(out)])
+    results = json.loads((out / "all_results.json").read_text())
+    yes = [1] * len(labels)
+    assert results["train"]["paraphrases"] == pytest.approx(np.mean(labels), abs=1e-4)
+    accuracy, f1 = accuracy_score(labels, yes), f1_score(labels, yes)
+    assert results["train"]["always_yes_accuracy"] == pytest.approx(accuracy, abs=1e-4)
+    assert results["train"]["always_yes_f1"] == pytest.approx(f1, abs=1e-4)
+    assert "paraphrases" not in results["test"]
+    assert re.search(r"^always_yes_f1 +0.8333 +-$", capsys.readouterr().out, re.MULTILINE)
