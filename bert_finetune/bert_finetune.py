@@ -137,8 +137,7 @@ def main(argv: list[str] | None = None) -> None:
         tokenizer, model = pretrained(args.model_name_or_path, class_names(tables.get("train")))
     check_length(args.max_seq_length, model.config.max_position_embeddings)
     datasets = build_datasets(tables, tokenizer, model.config.label2id, args.max_seq_length)
-    patience = args.early_stopping_patience
-    trainer = build_trainer(model, tokenizer, training_args, datasets, patience)
+    trainer = build_trainer(model, tokenizer, training_args, datasets, args.early_stopping_patience)
     metrics = {}
     if "train" in datasets:
         metrics |= train(trainer)

@@ -146,8 +146,7 @@ def main(argv: list[str] | None = None) -> None:
     prepare(training_args)
     with tempfile.TemporaryDirectory() as folder, training_args.main_process_first():
         if args.smoke:
-            size = {"n_positions": args.block_size or 64, "text_column": args.text_column}
-            tokenizer, model = untrained(args.train_file, **size)
+            tokenizer, model = untrained(args.train_file, args.text_column, args.block_size or 64)
         else:
             tokenizer, model = pretrained(args.model_name_or_path)
         files = choose_files(args, training_args, tokenizer.eos_token, folder)
@@ -164,8 +163,7 @@ def main(argv: list[str] | None = None) -> None:
         texts.append(generate(model, tokenizer, **generation))
     if trainer.is_world_process_zero():
         write_texts(generation["prompt"], texts, training_args.output_dir)
-        metrics |= perplexity_and_speed(metrics, datasets, tokenizer)
-        metrics |= copied(texts, datasets, tokenizer)
+        metrics |= measure(metrics, texts, datasets, tokenizer)
         report(metrics, training_args.output_dir, next_command(args, generation, training_args))
 
 
@@ -349,9 +347,9 @@ def looks_ahead(model: PreTrainedModel) -> bool:
 
 def untrained(
     path: str | None,
+    text_column: str | None = None,
     n_positions: int = 64,
     vocab_size: int = 1000,
-    text_column: str | None = None,
     **size: int,
 ) -> tuple[GPT2Tokenizer, GPT2LMHeadModel]:
     """Return a vocabulary of a text's first two million characters and a GPT-2 of random weights.
@@ -490,10 +488,16 @@ def train(trainer: Trainer) -> dict[str, float]:
     return metrics
 
 
-def perplexity_and_speed(
-    metrics: dict[str, float], datasets: dict[str, TextDataset], tokenizer: PreTrainedTokenizerBase
+def measure(
+    metrics: dict[str, float],
+    texts: list[list[str]],
+    datasets: dict[str, TextDataset],
+    tokenizer: PreTrainedTokenizerBase,
 ) -> dict[str, float]:
-    """Return perplexity (exp of the loss in nats per token), bits per byte, tokens per second."""
+    """Return perplexity (exp of the loss in nats per token), bits per byte, tokens per second.
+
+    And how much of the last texts is copied from the training tokens.
+    """
     found = {}
     if "eval_loss" in metrics:
         found["eval_perplexity"] = float(np.exp(metrics["eval_loss"]))
@@ -503,6 +507,8 @@ def perplexity_and_speed(
     if "train_loss" in metrics:
         blocks_per_second = metrics["train_samples_per_second"]
         found["train_tokens_per_second"] = blocks_per_second * datasets["train"].block_size
+    if texts and "train" in datasets:
+        found |= copied(texts[-1], datasets["train"].tokens, tokenizer)
     return found
 
 
@@ -526,15 +532,13 @@ def decode(
 
 
 def copied(
-    texts: list[list[str]], datasets: dict[str, TextDataset], tokenizer: PreTrainedTokenizerBase
+    texts: list[str], tokens: np.ndarray, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, float]:
-    """Print the longest passage of the last texts that was trained on; return its size."""
-    if not texts or "train" not in datasets:
-        return {}
-    parts = decode(datasets["train"].tokens, tokenizer)
+    """Print the longest passage of the texts that stands in the tokens; return its size."""
+    parts = decode(tokens, tokenizer)
     if tokenizer.eos_token:
         parts = (part.replace(tokenizer.eos_token, " ") for part in parts)
-    passage = longest_copy(texts[-1], parts)
+    passage = longest_copy(texts, parts)
     words = len(passage.split())
     print(f"Longest passage from the training text, {words} words: {passage}")
     return {"copied_words": words, "copied_characters": len(passage)}
