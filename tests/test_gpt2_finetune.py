@@ -913,3 +913,20 @@ def test_a_model_of_random_weights_of_any_size():
     assert (model.config.n_positions, model.config.n_embd, model.config.n_layer) == (32, 48, 3)
     text = "Grüße 🙂"
     assert len(tokenizer(text).input_ids) == len(text.encode())
+
+
+def test_readme_makes_a_model_of_random_weights(tmp_path, monkeypatch):
+    """Its second Python block: the folder is what the recipe of "Results" trains, and every byte is a token."""
+    readme = SCRIPTS["gpt2_finetune"].with_name("README.md").read_text(encoding="utf-8")
+    (code,) = [
+        block
+        for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+        if "untrained" in block
+    ]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(SCRIPTS["gpt2_finetune"].parent))
+    write(tmp_path / "input.txt", SAMPLE)
+    exec(compile(code, "README.md", "exec"), {})
+    tokenizer, model = gpt2.pretrained("scratch")
+    assert len(tokenizer("ROMEO: ü").input_ids) == 9
+    assert (model.config.n_layer, model.config.n_embd, gpt2.context_size(model)) == (4, 128, 64)
