@@ -1,11 +1,13 @@
 """t5_translator: what it translates, that nothing is cut or lost, own pairs, and its errors."""
 
 import json
+import os
 import re
 import shutil
 import string
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -540,6 +542,22 @@ def test_another_system_is_compared_by_sacrebleus_test(folder, tmp_path, capfd):
     (tmp_path / "other.txt").write_text("Hm.\n")
     status, _, err = run(capfd, *flags, "--baseline_file", tmp_path / "other.txt")
     assert status == 2 and "other.txt: 1 lines for 20 translations" in err
+
+
+@pytest.mark.slow
+def test_readme_commands_for_ctranslate2_translate_as_we_do(tmp_path, capfd):
+    pytest.importorskip("ctranslate2")
+    readme = (SCRIPTS["t5_translator"].parent / "README.md").read_text(encoding="utf-8")
+    commands = re.search(r"### Faster still.*?```console\n(.*?)```", readme, re.DOTALL).group(1)
+    assert run(capfd, "--smoke", "--output_dir", tmp_path / "outputs" / "t5_translator")[0] == 0
+    sources, targets = zip(*t5.SAMPLE_PAIRS, strict=True)
+    (tmp_path / "english.txt").write_text("\n".join(sources) + "\n", encoding="utf-8")
+    path = {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+    subprocess.run(
+        ["bash", "-e"], input=commands.encode(), cwd=tmp_path, env=os.environ | path, check=True
+    )
+    found = (tmp_path / "german.txt").read_text(encoding="utf-8").splitlines()
+    assert found == list(targets)
 
 
 @pytest.mark.parametrize("num_beams", ["1", "2"])
