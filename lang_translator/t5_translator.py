@@ -562,8 +562,10 @@ def translate_file(
     them again. Several processes take turns.
     """
     others = {}  # the references, and another system's translations
-    for path in filter(None, (args.reference_file, args.baseline_file)):
-        others[path] = [one_line(line) for line in read_lines(path)]
+    for name in ("reference_file", "baseline_file"):
+        path = getattr(args, name)
+        if path:
+            others[f"--{name} {path}"] = [one_line(line) for line in read_lines(path)]
     if os.path.isfile(args.input_file or ""):  # a pipe is read once
         check_numbers(others, sum(1 for _ in read_lines(args.input_file)))
     folder, files = partial_folder(args, options, model), []

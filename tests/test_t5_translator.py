@@ -539,6 +539,11 @@ def test_another_system_is_compared_by_sacrebleus_test(folder, tmp_path, capfd):
         assert metrics[f"{name}_baseline"] == pytest.approx(other.score)
         assert metrics[f"{name}_ci"] == pytest.approx(result.ci)
         assert metrics[f"{name}_p"] == pytest.approx(result.p_value) and f"{name}_p = " in out
+    assert (
+        run(capfd, *flags, "--baseline_file", tmp_path / "ref.txt")[0] == 0
+    )  # the same file twice
+    metrics = json.loads((tmp_path / "all_results.json").read_text())
+    assert metrics["bleu_baseline"] == pytest.approx(100)
     (tmp_path / "other.txt").write_text("Hm.\n")
     status, _, err = run(capfd, *flags, "--baseline_file", tmp_path / "other.txt")
     assert status == 2 and "other.txt: 1 lines for 20 translations" in err
