@@ -14,6 +14,8 @@ import pytest
 import transformers
 from conftest import SCRIPTS
 
+pytestmark = pytest.mark.slow
+
 
 def changes_of(name):
     """The diffs of the script's part of its folder's README: of each its hunks, as old and new text."""
@@ -39,7 +41,6 @@ def apply(change, source):
     return source
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_diffs_apply_and_the_changed_script_runs(name, tmp_path):
     source, changes = SCRIPTS[name].read_text(encoding="utf-8"), list(changes_of(name))
