@@ -48,6 +48,8 @@ SAFE_SUFFIXES = {
     ".tsv",
     ".model",
     ".jinja",
+    ".svg",
+    ".uint16",
 }
 
 every_script = pytest.mark.parametrize("name", SCRIPTS)
