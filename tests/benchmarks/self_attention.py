@@ -1,4 +1,4 @@
-"""self_attention.py's blockwise_attention against PyTorch's scaled_dot_product_attention on the CPU.
+"""self_attention.py's blockwise_attention against PyTorch's scaled_dot_product_attention on the CPU, and the formula.
 
     python tests/benchmarks/self_attention.py            # 8 heads x 2048 tokens x 64, float32: under a minute
     python tests/benchmarks/self_attention.py --tokens 8192 --heads 1 --causal
@@ -65,6 +65,9 @@ def measure(options: argparse.Namespace) -> None:
             *tensors, is_causal=options.causal
         ).numpy()
 
+    def formula():
+        return script.attention(*arrays, causal=options.causal)[0]
+
     difference = np.abs(ours() - theirs()).max()
     for function in (ours, theirs, ours, theirs):
         function()
@@ -79,12 +82,11 @@ def measure(options: argparse.Namespace) -> None:
     print(
         f"middle half {ratios[quarter]:.3f} to {ratios[-1 - quarter]:.3f}; largest difference {difference:.1e}"
     )
-    print_figures(
-        {
-            name: 1e3 * statistics.median(times)
-            for name, times in zip(("NumPy", "PyTorch"), zip(*rounds, strict=True), strict=True)
-        }
-    )
+    figures = dict(zip(("NumPy", "PyTorch"), zip(*rounds, strict=True), strict=True))
+    if options.heads * options.tokens**2 <= 2**27:  # more would need gigabytes
+        figures["formula"] = [seconds(formula) for _ in range(6)][1:]
+        print(f" formula: median {1e3 * statistics.median(figures['formula']):.1f} ms")
+    print_figures({name: 1e3 * statistics.median(times) for name, times in figures.items()})
 
 
 def main() -> None:

@@ -8,10 +8,12 @@ SHOWCASE_DATA names the folder that holds multi30k/.
 Every side runs in a process of its own, in turn and `--rounds` times; the best round counts,
 because a busy machine only ever makes a round slower. `--cpu_time` gives each side one thread and
 counts seconds of processor time.
-Training: the same pairs, vocabularies, sizes, dropout, clipping and Adam; PyTorch in float32, once
-with the script's batches (sorted by length) and once as usual, in random order and padded.
-Decoding: the model that the training side has left, greedily, 1,000 sentences at once against one
-sentence and one token at a time.
+Training: the same pairs, vocabularies, sizes, dropout, clipping and Adam; PyTorch in float32 as
+usual, in random order and padded; with the script's batches (sorted by length); and with those
+under bfloat16 autocast, where the processor has it: the best alternative.
+Decoding: the model that the training side has left, greedily, 1,000 sentences in batches; against
+`predict` on one sentence and one token at a time; and, the best alternative, against a compiled
+step per token on the same batches.
 """
 
 import argparse
@@ -99,7 +101,7 @@ def train_script(options) -> float:
 
 
 def train_torch(options) -> float:
-    """Training speed of the same model in PyTorch, float32."""
+    """Training speed of the same model in PyTorch, float32 or bfloat16 autocast."""
     import torch
     from torch import nn
 
@@ -147,11 +149,15 @@ def train_torch(options) -> float:
         for source, target in batches:
             source, target = torch.from_numpy(source).long(), torch.from_numpy(target).long()
             optimizer.zero_grad()
-            loss(model(source, target[:, :-1]).flatten(0, 1), target[:, 1:].flatten()).backward()
+            with torch.autocast("cpu", torch.bfloat16, enabled=options.side == "torch_bf16"):
+                logits = model(source, target[:, :-1])
+                mean = loss(logits.flatten(0, 1), target[:, 1:].flatten())
+            mean.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
 
-    return pairs_per_second(run, read_batches(options.folder, options.side.removeprefix("torch_")))
+    order = "usual" if options.side == "torch_usual" else "sorted"
+    return pairs_per_second(run, read_batches(options.folder, order))
 
 
 def decode_script(options) -> float:
@@ -169,6 +175,44 @@ def decode_script(options) -> float:
     start = CLOCK()
     script.translate(translator, sources)
     return len(sources) / (CLOCK() - start)
+
+
+def decode_steps(options) -> float:
+    """Sentences per second of a compiled step per token, on the script's batches of 128."""
+    import keras
+    import seq2seq_lstm as script
+    import tensorflow as tf
+
+    args = script.parse_arguments(["--train_file", "x", *options.flags])
+    keras.config.set_dtype_policy("mixed_bfloat16" if args.bf16 else "float32")
+    translator = script.load_translator(Path(options.folder, "trained"))
+    encoder, decoder, projection = script.parts(translator.model)
+    sources = [source for source, _ in script.read_pairs(str(DATA / "multi30k" / "val.de-en.tsv"))]
+    encode = tf.function(encoder, reduce_retracing=True)
+
+    @tf.function(reduce_retracing=True)
+    def step(state, seen, tokens):
+        output, h, c = decoder([*state, *seen, tokens])[:3]
+        return [h, c], tf.argmax(projection(output[:, 0]), -1, tf.int32)[:, None]
+
+    def translate(sources):
+        rows = sorted((one.ids for one in script.encode(translator.source_tokenizer, sources)), key=len)
+        for start in range(0, len(rows), 128):
+            source = tf.ragged.constant(rows[start : start + 128], tf.int32).to_tensor()
+            h, c, *seen = encode(source)
+            state, tokens = [h, c], [tf.fill([len(source), 1], script.SOS)]
+            ended = np.zeros((len(source), 1), bool)
+            while not ended.all() and len(tokens) <= 2 * source.shape[1]:
+                state, token = step(state, seen, tokens[-1])
+                tokens.append(token)
+                ended |= token.numpy() == script.EOS
+            texts = translator.target_tokenizer.decode_batch(np.concatenate(tokens, 1).tolist())
+        return texts
+
+    translate(sources[:200])
+    start = CLOCK()
+    translate(sources[:1000])
+    return 1000 / (CLOCK() - start)
 
 
 def decode_predict(options) -> float:
@@ -198,9 +242,11 @@ def decode_predict(options) -> float:
 SIDES = {
     "script": (train_script, "training, the script"),
     "script_float32": (train_script, "training, the script with --no-bf16"),
+    "torch_bf16": (train_torch, "training, PyTorch bfloat16 autocast, the same batches"),
     "torch_sorted": (train_torch, "training, PyTorch float32, the same batches"),
     "torch_usual": (train_torch, "training, PyTorch float32, random order"),
     "search": (decode_script, "decoding, the script, 1,000 sentences"),
+    "steps": (decode_steps, "decoding, a compiled step per token, the same batches"),
     "predict": (decode_predict, "decoding, predict per token"),
 }
 
@@ -239,11 +285,13 @@ def main() -> None:
                     command, env=environment, stdout=subprocess.PIPE, text=True, check=True
                 )
                 best[side] = max(best[side], float(done.stdout.split()[-1]))
-                print(f"{SIDES[side][1]:50} {best[side]:8.1f} per second", flush=True)
+                print(f"{SIDES[side][1]:54} {best[side]:8.1f} per second", flush=True)
     print_figures(best)
     for ours, other in (
+        ("script", "torch_bf16"),
         ("script", "torch_sorted"),
         ("script", "torch_usual"),
+        ("search", "steps"),
         ("search", "predict"),
     ):
         print(f"{SIDES[ours][1]} / {SIDES[other][1]}: {best[ours] / best[other]:.2f}")
