@@ -169,7 +169,7 @@ def measure_memory(options) -> None:
     labels = table["label"].astype(int).tolist()
     dataset = script.TextClassificationDataset(table["text"], tokenizer, labels=labels)
     seconds = time.perf_counter() - start
-    iter(script.ShuffledBatchesSampler(32, dataset.lengths.tolist(), seed=0))
+    iter(script.ShuffledBatchesSampler(32, dataset.lengths, seed=0))
     print(
         f"{len(dataset):,} sentences tokenized in {seconds:.0f} s; peak memory of the process",
         end=" ",

@@ -110,7 +110,7 @@ def build(side: str, options, folder: str):
     flags += f" --warmup_steps 0 --lr_scheduler_type constant --max_steps {options.steps}"
     flags += f" --per_device_train_batch_size {options.batch_size} --output_dir {folder}"
     flags += " --bf16 false" if side == FP32 else ""
-    training_args = script.parse_arguments(flags.split())[1]
+    *_, training_args = script.parse_arguments(flags.split())
     if side in (OURS, TUNED_LOOP):
         script.keep_freed_memory()
     if side == OURS:
