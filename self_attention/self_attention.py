@@ -284,6 +284,7 @@ def draw_weights(sentences: Sequence[tuple[Sequence[str], Array]], path: str) ->
 # The same without the matrix: `blockwise_attention` gives the output of `attention` for long texts.
 # A step takes 512 queries of a head and 512 keys: a megabyte of scores, which stays in the cache.
 TILE = 512
+LATER = ~np.tri(TILE, dtype=bool)  # (query, key): True where the key comes later
 
 
 def blockwise_attention(
@@ -313,19 +314,21 @@ def blockwise_attention(
     squares = np.vecdot(query, query).max(initial=0) * np.vecdot(key, key).max(initial=0)
     small_scores = squares / dim <= 40**2
     output = np.empty((*batch, queries, width), dtype)
-
-    def work(tile: tuple[int, tuple[int, ...]]) -> None:
-        start, head = tile
-        rows = slice(start, start + TILE)
-        visible = None if mask is None else mask[head][rows]
-        first = start if causal else None
-        inputs = (query[head][rows], key[head], value[head])
-        output[head][rows] = attend(*inputs, visible, first, small_scores)
-
     starts = reversed(range(0, queries, TILE))  # causal: the last tiles take longest
-    tiles = list(itertools.product(starts, np.ndindex(*batch)))
-    with ThreadPoolExecutor(num_threads or os.cpu_count()) as pool:  # NumPy lets them all compute
-        list(pool.map(work, tiles))  # raises what was raised in a thread
+    tiles = iter(list(itertools.product(starts, np.ndindex(*batch))))
+
+    def work(_: int) -> None:
+        memory = np.empty(TILE * TILE, dtype)  # for scores; new one in each step costs a tenth
+        for start, head in tiles:  # each thread takes the next one that is left
+            rows = slice(start, start + TILE)
+            visible = None if mask is None else mask[head][rows]
+            first = start if causal else None
+            inputs = (query[head][rows], key[head], value[head])
+            output[head][rows] = attend(*inputs, visible, first, small_scores, memory)
+
+    threads = num_threads or os.cpu_count()
+    with ThreadPoolExecutor(threads) as pool:  # NumPy lets them all compute
+        list(pool.map(work, range(threads)))  # raises what was raised in a thread
     return output
 
 
@@ -336,6 +339,7 @@ def attend(
     mask: Array | None,
     first: int | None,
     small_scores: bool,
+    memory: Array,
 ) -> Array:
     """Attend from a tile of queries (rows, dim) to keys (keys, dim), block by block.
 
@@ -343,19 +347,21 @@ def attend(
     exp(score - highest so far) and the same times value, and shrink both sums whenever a higher
     score comes (online softmax, Milakov & Gimelshein 2018). first: the number of the first query
     if no query may see a later key; small_scores: exp(score) can neither overflow nor vanish.
+    memory: TILE * TILE numbers, where the scores are computed.
     """
     rows, keys = len(query), len(key)
     query = query / math.sqrt(query.shape[-1])
     highest = np.full((rows, 1), np.finfo(query.dtype).min, query.dtype)
     total = np.zeros_like(highest)
     output = np.zeros((rows, value.shape[-1]), query.dtype)
+    product = np.empty_like(output)
     end = keys if first is None else min(keys, first + rows)  # nobody here sees a later key
     for start in range(0, end, TILE):
         block = slice(start, min(start + TILE, end))
-        scores = small_products(query, key[block].T)  # (rows, block)
-        if first is not None and block.stop > first + 1:
-            earlier = np.tri(*scores.shape, first - start, dtype=bool)  # (rows, block)
-            np.copyto(scores, -np.inf, where=~earlier)
+        scores = memory[: rows * (block.stop - start)].reshape(rows, -1)  # (rows, block)
+        small_products(query, key[block].T, scores)
+        if start == first:  # the blocks before are all earlier, those behind are left out
+            np.copyto(scores, -np.inf, where=LATER[:rows, : scores.shape[1]])
         if mask is not None:
             np.copyto(scores, -np.inf, where=~mask[:, block])
         if not small_scores:
@@ -365,13 +371,14 @@ def attend(
             output *= shrink
             scores -= highest
         weights = np.exp(scores, out=scores)
-        total += weights.sum(axis=-1, keepdims=True)
-        output += small_products(weights, value[block])
+        total += np.einsum("ij->i", weights)[:, None]  # sums a row in half of the time of `sum`
+        small_products(weights, value[block], product)
+        output += product
     return output / np.where(total == 0, 1, total)
 
 
-def small_products(left: Array, right: Array) -> Array:
-    """Return left @ right, computed a few rows at a time in the calling thread.
+def small_products(left: Array, right: Array, output: Array) -> None:
+    """Write left @ right to `output`, computed a few rows at a time in the calling thread.
 
     For more than 2**18 multiplications BLAS starts threads of its own, which get in the way of
     ours: twice as slow. A stack of small matrices is one call, and BLAS takes one after the other.
@@ -379,11 +386,9 @@ def small_products(left: Array, right: Array) -> Array:
     right = np.ascontiguousarray(right)  # or BLAS turns it once per piece: a third slower
     rows = max(1, 2**18 // right.size)
     whole = len(left) // rows * rows
-    output = np.empty((len(left), right.shape[1]), left.dtype)
     stack = left[:whole].reshape(-1, rows, left.shape[1])
     np.matmul(stack, right, out=output[:whole].reshape(-1, rows, right.shape[1]))
     np.matmul(left[whole:], right, out=output[whole:])
-    return output
 
 
 # Plumbing: nothing below is about attention ------------------------------------------------------

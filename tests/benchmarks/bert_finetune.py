@@ -85,7 +85,9 @@ def trainer_of(side: str, options, tables: dict, folder: str) -> Trainer:
     metrics = {"compute_metrics": script.accuracy_and_f1}
     if side == "usual":
         rows = datasets["train"], datasets["validation"]
-        return Trainer(model, TrainingArguments(folder, **settings), default_collate, *rows, **metrics)
+        return Trainer(
+            model, TrainingArguments(folder, **settings), default_collate, *rows, **metrics
+        )
     settings |= {"bf16": training_args.bf16, "train_sampling_strategy": "group_by_length"}
     rows = [without_padding(datasets[split]) for split in ("train", "validation")]
     collator = DataCollatorWithPadding(tokenizer)

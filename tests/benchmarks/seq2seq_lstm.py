@@ -196,7 +196,9 @@ def decode_steps(options) -> float:
         return [h, c], tf.argmax(projection(output[:, 0]), -1, tf.int32)[:, None]
 
     def translate(sources):
-        rows = sorted((one.ids for one in script.encode(translator.source_tokenizer, sources)), key=len)
+        rows = sorted(
+            (one.ids for one in script.encode(translator.source_tokenizer, sources)), key=len
+        )
         for start in range(0, len(rows), 128):
             source = tf.ragged.constant(rows[start : start + 128], tf.int32).to_tensor()
             h, c, *seen = encode(source)
