@@ -459,7 +459,7 @@ def speed_up_on_cpu(model: PreTrainedModel) -> None:
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is torch.nn.Dropout:
-                setattr(module, name, FastDropout(child.p))
+                setattr(module, name, FastDropout(child.p).train(child.training))
     AttentionInterface.register("fast_dropout", attention_with_dropout)
     AttentionMaskInterface.register("fast_dropout", eager_mask)
     model.set_attn_implementation("fast_dropout")

@@ -417,7 +417,7 @@ def speed_up_on_cpu(model: GPT2LMHeadModel) -> None:
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is torch.nn.Dropout:
-                setattr(module, name, FastDropout(child.p))
+                setattr(module, name, FastDropout(child.p).train(child.training))
             elif isinstance(child, NewGELUActivation):
                 setattr(module, name, torch.nn.GELU(approximate="tanh"))
     AttentionInterface.register("fast_dropout", attention_with_dropout)

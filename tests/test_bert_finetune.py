@@ -1,5 +1,6 @@
 """bert_finetune.py: what a user sees of it, and its batches and metrics against independent computations."""
 
+import copy
 import itertools
 import json
 import re
@@ -166,8 +167,8 @@ def test_cut_batch_has_the_loss_and_logits_of_the_uncut_batch(tokenizer):
 
 
 def test_sampler_groups_by_length_and_depends_on_seed_and_epoch_alone():
-    lengths = np.random.default_rng(0).integers(5, 100, 1003)
-    sampler = bert.ShuffledBatchesSampler(8, lengths.tolist(), seed=1)
+    lengths = torch.from_numpy(np.random.default_rng(0).integers(5, 100, 1003))
+    sampler = bert.ShuffledBatchesSampler(8, lengths, seed=1)
     sampler.set_epoch(0)
     first = list(sampler)
     assert sorted(first) == list(range(1003))
@@ -175,14 +176,84 @@ def test_sampler_groups_by_length_and_depends_on_seed_and_epoch_alone():
     assert first != list(sampler)
     sampler.set_epoch(0)
     assert first == list(sampler)
-    batches = [lengths[first[i : i + 8]] for i in range(0, 1000, 8)]
+    batches = [lengths.numpy()[first[i : i + 8]] for i in range(0, 1000, 8)]
     assert np.median([np.ptp(batch) for batch in batches]) < 10
     means = np.array([batch.mean() for batch in batches])
     assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.3  # long and short batches alternate
     assert first == list(sampler)  # once more
-    other = bert.ShuffledBatchesSampler(8, lengths.tolist(), seed=2)
+    other = bert.ShuffledBatchesSampler(8, lengths, seed=2)
     assert first != list(other)
-    assert first == list(bert.ShuffledBatchesSampler(8, lengths.tolist(), seed=1))
+    assert first == list(bert.ShuffledBatchesSampler(8, lengths, seed=1))
+
+
+def test_few_rows_are_grouped_as_tightly_as_many():
+    lengths = torch.from_numpy(np.random.default_rng(0).integers(5, 100, 200))
+    order = list(bert.ShuffledBatchesSampler(32, lengths, seed=0))
+    padded = sum(int(lengths[rows].max()) * len(rows) for rows in torch.tensor(order).split(32))
+    assert int(lengths.sum()) / padded > 0.85
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.93])
+def test_fast_dropout_does_what_dropout_does(p, dtype):
+    x = torch.ones(1001, 333, dtype=dtype, requires_grad=True)
+    torch.manual_seed(0)
+    output = bert.fast_dropout(x, p)
+    kept = (output != 0).double()
+    assert abs(1 - kept.mean() - p) < 4 * (p * (1 - p) / x.numel()) ** 0.5
+    scaled = torch.full((1,), 1 / (1 - p), dtype=dtype)
+    torch.testing.assert_close(output.unique(), torch.cat([torch.zeros(1, dtype=dtype), scaled]))
+    for distance in (1, 2, 3, 4, 333):  # four elements share a random number
+        pairs = torch.stack([kept.flatten()[:-distance], kept.flatten()[distance:]])
+        assert abs(torch.corrcoef(pairs)[0, 1]) < 4 / x.numel() ** 0.5
+    output.sum().backward()
+    assert torch.equal(x.grad, output)
+    assert not torch.equal(bert.fast_dropout(x, p), output)
+    torch.manual_seed(0)
+    assert torch.equal(bert.fast_dropout(x, p), output)
+    assert torch.equal(bert.FastDropout(p).eval()(x), x)
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0])
+def test_fast_dropout_of_nothing_and_of_all(p):
+    assert torch.equal(bert.fast_dropout(torch.ones(5), p), torch.full((5,), 1 - p))
+
+
+def test_attention_with_dropout_is_pytorchs_on_average():
+    query, key, value = torch.randn(3, 1, 2, 7, 8, generator=torch.manual_seed(0))
+    mask = torch.zeros(1, 1, 7, 7)
+    mask[..., 5:] = torch.finfo(torch.float32).min  # padding
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, mask)
+    expected = expected.transpose(1, 2)
+    many = [tensor.expand(40_000, -1, -1, -1) for tensor in (query, key, value)]
+    output, _ = bert.attention_with_dropout(torch.nn.Module(), *many, mask, dropout=0.2)
+    torch.testing.assert_close(output.mean(0), expected[0], atol=0.02, rtol=0)
+    assert output.std(0).min() > 0.01
+    value[:, :, 5:] = 100  # nobody sees it
+    many[2] = value.expand(40_000, -1, -1, -1)
+    torch.manual_seed(1)
+    output, _ = bert.attention_with_dropout(torch.nn.Module(), *many, mask, dropout=0.2)
+    torch.testing.assert_close(output.mean(0), expected[0], atol=0.02, rtol=0)
+    value[:, :, 5:] = 0
+    none = bert.attention_with_dropout(torch.nn.Module(), query, key, value, mask, dropout=0.0)
+    torch.testing.assert_close(none[0], expected)
+
+
+def test_a_model_that_was_sped_up_says_the_same_and_saves_the_same():
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=50, **bert.TINY_SIZE, initializer_range=0.5)
+    plain = BertForSequenceClassification(config).eval()
+    fast = copy.deepcopy(plain)
+    bert.speed_up_on_cpu(fast)
+    batch = {"input_ids": torch.randint(0, 50, (3, 9)), "attention_mask": torch.ones(3, 9).long()}
+    batch["attention_mask"][1, 4:] = 0
+    with torch.no_grad():
+        torch.testing.assert_close(fast(**batch).logits, plain(**batch).logits)
+        torch.manual_seed(0)
+        trained = fast.train()(**batch).logits
+    assert (trained - plain(**batch).logits).abs().max() > 1e-3  # it does drop
+    assert fast.config.to_dict() == plain.config.to_dict()
+    assert list(fast.state_dict()) == list(plain.state_dict())
 
 
 def test_metrics_are_scikit_learns(trained, capsys):

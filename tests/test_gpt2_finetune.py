@@ -1,5 +1,6 @@
 """gpt2_finetune.py: what a user sees, and tokens, blocks and losses computed independently."""
 
+import copy
 import io
 import json
 import math
@@ -623,6 +624,63 @@ def test_llama_folder_trains_and_its_loss_is_the_mean_over_all_predicted_tokens(
         saved.pad_token == pad
         and saved("The end.")["input_ids"] == tokenizer("The end.")["input_ids"]
     )
+
+
+@pytest.mark.parametrize("items", [None, 50])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_loss_and_its_gradient_are_those_of_cross_entropy(dtype, items):
+    torch.manual_seed(0)
+    logits = (5 * torch.randn(3, 11, 97)).to(dtype).requires_grad_()
+    labels = torch.randint(0, 97, (3, 11))
+    labels[1, 4] = labels[2, :3] = -100
+    expected = torch.nn.functional.cross_entropy(
+        logits[:, :-1].flatten(0, 1).double(), labels[:, 1:].flatten(), reduction="sum"
+    )
+    expected = expected / (items or (labels[:, 1:] >= 0).sum())
+    (reference,) = torch.autograd.grad(expected, logits)
+    loss = gpt2.next_token_loss(logits, labels, 97, num_items_in_batch=items)
+    (gradient,) = torch.autograd.grad(loss / 4, logits)  # as with accumulated steps
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-6, atol=0)
+    close = {"rtol": 1e-5, "atol": 1e-9} if dtype == torch.float32 else {"rtol": 0.02, "atol": 1e-5}
+    torch.testing.assert_close(4 * gradient, reference, **close)
+    with torch.no_grad():
+        assert gpt2.next_token_loss(logits, labels, 97, num_items_in_batch=items) == loss
+
+
+def test_a_hopeless_prediction_costs_much_and_not_infinitely_much():
+    logits = torch.tensor([[[500.0, 0.0], [0.0, 0.0]]])
+    assert 80 < gpt2.next_token_loss(logits, torch.tensor([[0, 1]]), 2) < math.inf
+
+
+def test_a_model_that_was_sped_up_computes_the_same_loss_and_gradients():
+    size = {"n_positions": 16, "vocab_size": 61, "initializer_range": 0.3, **gpt2.TINY_SIZE}
+    plain = GPT2LMHeadModel(GPT2Config(**size)).train()
+    fast = copy.deepcopy(plain)
+    gpt2.speed_up_on_cpu(fast)
+    ids = torch.randint(0, 61, (2, 16))
+    for model in (plain, fast):
+        model(input_ids=ids, labels=ids).loss.backward()
+    for one, other in zip(fast.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6)
+    prompt, length = ids[:1, :4], {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
+    assert torch.equal(
+        fast.eval().generate(prompt, **length), plain.eval().generate(prompt, **length)
+    )
+    assert fast.config.to_dict() == plain.config.to_dict()
+
+
+def test_attention_of_a_model_that_was_sped_up_drops_and_sees_no_later_token():
+    size = {"n_positions": 16, "vocab_size": 61, **gpt2.TINY_SIZE, "attn_pdrop": 0.3}
+    model = GPT2LMHeadModel(GPT2Config(**size)).train()
+    gpt2.speed_up_on_cpu(model)
+    ids = torch.randint(1, 61, (1, 16))
+    logits = []
+    for last in (0, 1):
+        torch.manual_seed(0)
+        ids[0, -1] = last
+        logits.append(model(input_ids=ids).logits[0, :-1])
+    assert torch.equal(*logits)
+    assert not torch.equal(logits[0], model(input_ids=ids).logits[0, :-1])
 
 
 def test_order_depends_on_seed_and_epoch_alone():
