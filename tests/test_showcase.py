@@ -333,10 +333,10 @@ def test_one_command_measures_and_writes_table_and_figures(tmp_path, monkeypatch
 def test_benchmarks_show_every_rival_and_the_ratio_to_it():
     row = benchmarks.Row("sort", "s", "python x.py", ("slow", "a"), ("good", "b"), "c")
     assert row.line({"a": 6, "b": 1.5, "c": 3}) == (
-        "| sort, s | 6: slow | 1.5: good | **3**: 2 ×, 0.50 × | `python x.py` |"
+        "| sort, s | 6: slow | 1.5: good | **3**: 2.00 ×, 0.50 × | `python x.py` |"
     )
     row = dataclasses.replace(row, unit="rows/s")
-    assert "**3**: 0.50 ×, 2 × |" in row.line({"a": 6, "b": 1.5, "c": 3})
+    assert "**3**: 0.50 ×, 2.00 × |" in row.line({"a": 6, "b": 1.5, "c": 3})
     assert "| not measured | **3**: 0.50 × |" in row.line({"a": 6, "c": 3})
 
 

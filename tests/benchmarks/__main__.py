@@ -53,14 +53,13 @@ class Row:
 
     def line(self, figures: dict[str, float]) -> str:
         """The row of the table; of seconds the lower is better, of anything per second the higher."""
-        ours, cells = figures[self.ours], []
-        gains = []
+        ours, cells, gains = figures[self.ours], [], []
         for description, name in (self.usual, self.best):
             if name not in figures:  # a package that is not installed
                 cells.append("not measured")
                 continue
             gain = ours / figures[name] if "/" in self.unit else figures[name] / ours
-            gains.append(f"{number(gain)} ×")
+            gains.append(f"{gain:.2f} ×" if gain < 10 else f"{number(gain)} ×")
             cells.append(f"{number(figures[name])}: {description}")
         cells.append(f"**{number(ours)}**: {', '.join(gains)}")
         return f"| {self.what}, {self.unit} | {' | '.join(cells)} | `{self.command}` |"

@@ -1,29 +1,33 @@
 """Cost against size: seconds and peak memory of each script over three decades, and a picture.
 
-    python tests/benchmarks/scale.py    # 20 minutes on 2 cores
+    python tests/benchmarks/scale.py    # ten minutes on 2 cores
     python tests/benchmarks/scale.py --only glue_mrpc self_attention
 
 SHOWCASE_DATA names the folder of data; its rows are repeated until there are enough.
 Each figure is that of a whole process, imports included, on tiny models (`--smoke`), so that what
 grows is the handling of data; one epoch where a script trains. The last column compares the cost
 of a row in the largest run with that in the next smaller one, both without the smallest run's
-seconds, which are those of starting: 1 is linear. Draws docs/scale.png.
+seconds, which are those of starting: 1 is linear. Draws docs/scale.png, and keeps the figures in
+scale.json beside this file, from which `--only` takes those that it leaves out.
 """
 
 import argparse
 import itertools
+import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from figures import DATA
 from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parents[2]
+FIGURES = Path(__file__).with_name("scale.json")
 ATTEND = """
 import sys
 import numpy as np
@@ -31,6 +35,13 @@ import self_attention
 words = int(sys.argv[1])
 query, key, value = np.random.default_rng(0).standard_normal((3, words, 64), dtype=np.float32)
 self_attention.blockwise_attention(query, key, value)
+"""
+TINY_T5 = """
+import sys
+import t5_translator
+pairs = t5_translator.read_pairs(sys.argv[1])
+for part in t5_translator.tiny(pairs, t5_translator.build_prompt("German", "English")):
+    part.save_pretrained(sys.argv[2])
 """
 
 
@@ -57,11 +68,12 @@ def write(path: Path, lines: Iterator[str]) -> str:
 
 
 def bert_finetune(size: int, folder: Path) -> list[str]:
-    """One epoch of the tiny BERT; the rows of SST-2."""
+    """One epoch of the tiny BERT, in batches of 32; the rows of SST-2."""
     rows = write(folder / "train.tsv", repeated(DATA / "sst2" / "train.tsv", size))
     few = write(folder / "validation.tsv", repeated(DATA / "sst2" / "validation.tsv", 100))
     flags = f"--smoke --train_file {rows} --validation_file {few} --num_train_epochs 1"
-    return [*flags.split(), "--baseline", "false", "--column_names", "text", "label"]
+    flags += " --baseline false --per_device_train_batch_size 32"
+    return [*flags.split(), "--column_names", "text", "label"]
 
 
 def gpt2_finetune(size: int, folder: Path) -> list[str]:
@@ -69,7 +81,8 @@ def gpt2_finetune(size: int, folder: Path) -> list[str]:
     text = (DATA / "tinyshakespeare" / "input.txt").read_text(encoding="utf-8")
     (folder / "text.txt").write_text((text * (size // len(text) + 1))[:size], encoding="utf-8")
     flags = f"--smoke --train_file {folder}/text.txt --cache_dir {folder}/cache"
-    return f"{flags} --num_train_epochs 1 --eval_strategy no --save_strategy no".split()
+    flags += " --num_train_epochs 1 --max_steps -1 --stride 64"  # and not 400 steps
+    return f"{flags} --eval_strategy no --save_strategy no".split()
 
 
 def glue_mrpc(size: int, folder: Path) -> list[str]:
@@ -82,14 +95,10 @@ def glue_mrpc(size: int, folder: Path) -> list[str]:
 
 def t5_translator(size: int, folder: Path) -> list[str]:
     """Translating so many lines with a tiny T5 of random weights, 12 tokens at most."""
-    sys.path.insert(0, str(ROOT / "lang_translator"))
-    import t5_translator as script
-
-    pairs = script.read_pairs(f"{DATA}/multi30k/val.de-en.tsv")
-    for part in script.tiny(pairs, script.build_prompt("German", "English")):
-        part.save_pretrained(folder / "model")
-    german = folder / "german.txt"
-    write(german, itertools.islice(itertools.cycle(source for source, _ in pairs), size))
+    pairs, german = DATA / "multi30k" / "val.de-en.tsv", folder / "german.txt"
+    write(german, (pair.split("\t")[0] for pair in repeated(pairs, size)))
+    command = [sys.executable, "-c", TINY_T5, str(pairs), f"{folder}/model"]
+    subprocess.run(command, cwd=ROOT / "lang_translator", check=True, capture_output=True)
     files = f"--input_file {german} --output_file {folder}/english.txt --max_new_tokens 12"
     languages = "--source_lang German --target_lang English"
     return f"--model_name_or_path {folder}/model {languages} {files}".split()
@@ -109,8 +118,8 @@ def self_attention(size: int, folder: Path) -> list[str]:
 
 
 CURVES = {  # script: what is counted, the sizes
-    bert_finetune: ("rows", (1_000, 10_000, 100_000, 1_000_000)),
-    gpt2_finetune: ("characters", (20_000, 200_000, 2_000_000, 20_000_000)),
+    bert_finetune: ("rows", (200, 2_000, 20_000, 200_000)),
+    gpt2_finetune: ("characters", (10_000, 100_000, 1_000_000, 10_000_000)),
     glue_mrpc: ("pairs", (500, 5_000, 50_000, 500_000)),
     t5_translator: ("lines", (100, 1_000, 10_000, 100_000)),
     seq2seq_lstm: ("pairs", (100, 1_000, 10_000, 100_000)),
@@ -128,6 +137,7 @@ def measure(build, size: int) -> Run:
             if "--output_file" not in arguments:
                 arguments += ["--output_dir", f"{folder}/out"]
         environment = os.environ | {"PYTHONPATH": str(script.parent)}
+        # A child counts the memory that this process has when it starts it: keep it small here.
         void = os.open(os.devnull, os.O_WRONLY)
         quiet = [(os.POSIX_SPAWN_DUP2, void, 1), (os.POSIX_SPAWN_DUP2, void, 2)]
         start = time.perf_counter()
@@ -175,14 +185,21 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "scale.png")
     options = parser.parse_args()
     curves = {}
+    if options.only != names and FIGURES.exists():
+        saved = json.loads(FIGURES.read_text(encoding="utf-8"))
+        curves = {name: [Run(**run) for run in runs] for name, runs in saved.items()}
     print("| script | size: seconds, peak memory | cost of a row, last ten-fold |\n|---|---|---:|")
     for build, (unit, sizes) in CURVES.items():
-        if build.__name__ in options.only:
-            runs = curves[build.__name__] = [measure(build, size) for size in sizes]
+        name = build.__name__
+        if name in options.only:
+            curves[name] = [measure(build, size) for size in sizes]
+        if runs := curves.get(name):
             cells = (f"{run.size:,}: {run.seconds:.3g} s, {run.megabytes:,.0f} MB" for run in runs)
-            line = f"| {build.__name__}.py, {unit} | {' · '.join(cells)} | {growth(runs):.2f} × |"
+            line = f"| {name}.py, {unit} | {' · '.join(cells)} | {growth(runs):.2f} × |"
             print(line, flush=True)
     draw(curves, options.picture)
+    figures = {name: [asdict(run) for run in runs] for name, runs in curves.items()}
+    FIGURES.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     print(f"\nFiles:\n  {options.picture}")
 
 
