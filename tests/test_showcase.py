@@ -434,18 +434,20 @@ def values(path):
 @pytest.mark.slow
 @every_script
 def test_same_command_leaves_the_same_safe_files(name, tmp_path):
-    runs = []
-    for number in ("1", "2"):
+    processes, runs = [], []
+    for number in ("1", "2"):  # side by side: a tiny model takes one core
         folder = tmp_path / number
         folder.mkdir()
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": number}
         command = [sys.executable, str(SCRIPTS[name]), *SHORT_RUNS[name]]
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == 0, done.stderr
-        output = done.stdout if name == "self_attention" else ""  # the others print times
-        _, program, *following = shlex.split(done.stdout.rsplit("Next:\n", 1)[1])
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, cwd=folder, env=environment, **pipes)
+        processes.append((folder, process))
+    for folder, process in processes:
+        stdout, stderr = process.communicate(timeout=180)
+        assert process.returncode == 0, stderr
+        output = stdout if name == "self_attention" else ""  # the others print times
+        _, program, *following = shlex.split(stdout.rsplit("Next:\n", 1)[1])
         if name != "glue_mrpc":  # its next command is Python code, which its own test runs
             assert program == str(SCRIPTS[name])
             load_script(name).parse_arguments(following)
