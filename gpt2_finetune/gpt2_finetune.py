@@ -499,6 +499,7 @@ class SummedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(context, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the sum, float32 of shape (), and keep the gradient in the dtype of the logits."""
         loss = logits.new_zeros((), dtype=torch.float32)
         context.gradient = torch.empty_like(logits)
         for start in range(0, len(labels), 16):
@@ -514,6 +515,7 @@ class SummedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(context, upstream: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Return the gradient of the logits, (tokens, classes); labels have none."""
         return context.gradient * upstream, None
 
 
