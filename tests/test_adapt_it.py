@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import transformers
-from conftest import SCRIPTS
+from conftest import SCRIPTS, need
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +43,7 @@ def apply(change, source):
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_diffs_apply_and_the_changed_script_runs(name, tmp_path):
+    need(name)
     source, changes = SCRIPTS[name].read_text(encoding="utf-8"), list(changes_of(name))
     assert len(changes) >= 2
     together = source

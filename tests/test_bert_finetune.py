@@ -33,17 +33,16 @@ def write(path, text, encoding="utf-8"):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Output folder of a smoke run in this process."""
-    folder = tmp_path_factory.mktemp("trained")
-    bert.main(["--smoke", "--output_dir", str(folder)])
-    return folder
-
-
-def test_smoke_alone_in_an_empty_folder(run_alone, tmp_path):
-    done = run_alone("bert_finetune", "--smoke")
+def trained(smoke):
+    """Output folder of the smoke run."""
+    done, output = smoke("bert_finetune")
     assert done.returncode == 0, done.stderr
-    output = tmp_path / "alone" / "outputs" / "bert_finetune"
+    return output
+
+
+def test_smoke_alone_in_an_empty_folder(smoke):
+    done, output = smoke("bert_finetune")
+    assert done.returncode == 0, done.stderr
     expected = {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"}
     expected |= {
         "all_results.json",

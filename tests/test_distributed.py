@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import SCRIPTS, load_script
+from conftest import SCRIPTS, load_script, need
 from safetensors.numpy import load_file
 
 pytestmark = pytest.mark.distributed
@@ -27,6 +27,7 @@ def launch(name, folder, launcher, *arguments, quiet=False):
 
     `quiet` throws its output away, for a test that does not read it while the script writes.
     """
+    need(name)
     pipes = {
         "stdin": subprocess.DEVNULL,
         "stdout": subprocess.PIPE,

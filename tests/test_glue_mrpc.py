@@ -952,6 +952,7 @@ def test_output_folder_that_is_a_file(script, tmp_path):
     assert (tmp_path / "out").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_without_network_the_default_run_ends_in_one_line(run_alone, tmp_path):
     process = run_alone("glue_mrpc", timeout=30)
     assert process.returncode == 2

@@ -141,11 +141,11 @@ def same_weights(first, second):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Output folder of a smoke run in this process."""
-    folder = tmp_path_factory.mktemp("trained")
-    run(folder, "--smoke")
-    return folder
+def trained(smoke):
+    """Output folder of the smoke run."""
+    done, output = smoke("gpt2_finetune")
+    assert done.returncode == 0, done.stderr
+    return output
 
 
 @pytest.fixture
@@ -156,10 +156,9 @@ def text_file(tmp_path):
 # What a user sees
 
 
-def test_smoke_alone_in_an_empty_folder(run_alone, tmp_path):
-    done = run_alone("gpt2_finetune", "--smoke")
+def test_smoke_alone_in_an_empty_folder(smoke):
+    done, output = smoke("gpt2_finetune")
     assert done.returncode == 0, done.stderr
-    output = tmp_path / "alone" / "outputs" / "gpt2_finetune"
     expected = {
         "model.safetensors",
         "config.json",
@@ -206,6 +205,7 @@ def test_saved_model_continues_a_prompt_without_training(trained, tmp_path, caps
     assert {path.name for path in tmp_path.iterdir()} == {"all_results.json", "generated.txt"}
 
 
+@pytest.mark.slow
 def test_no_network_ends_in_one_line(run_alone):
     done = run_alone("gpt2_finetune", timeout=20)
     assert done.returncode == 2

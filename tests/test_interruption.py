@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import SCRIPTS, load_script
+from conftest import SCRIPTS, load_script, need
 from safetensors.numpy import load_file
 
 KILLS = int(os.environ.get("SHOWCASE_KILLS", "1"))
@@ -48,6 +48,7 @@ def limit_file_size(size):
 
 def start(name, folder, *arguments, **options):
     """Start a script in a folder as its user would, without any network."""
+    need(name)
     environment = os.environ | {
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "1",

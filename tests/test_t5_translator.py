@@ -144,6 +144,7 @@ def test_smoke_alone(run_alone, tmp_path, monkeypatch):
     assert found["scores"] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_without_hub(run_alone):
     done = run_alone("t5_translator", timeout=60)
     assert done.returncode == 2 and done.stdout == ""
