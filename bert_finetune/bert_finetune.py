@@ -15,6 +15,8 @@
 #     "transformers>=5.10",
 # ]
 # ///
+# SPDX-License-Identifier: MIT
+# Copyright 2026 The Transformer & Sequence Model Showcase authors. Version 2026-11-27
 """Fine-tune BERT for sequence classification, on the built-in sentences or on your own texts.
 
 python bert_finetune.py --smoke                                       # seconds, no download
@@ -52,6 +54,7 @@ import numpy as np
 import pandas as pd
 import torch
 import transformers
+from accelerate.utils.memory import should_reduce_batch_size
 from filelock import FileLock
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
@@ -121,6 +124,7 @@ class FineTuningArguments(transformers.TrainingArguments):
     learning_rate: float = 5e-5
     warmup_steps: float = 0.1
     logging_steps: float = 0.05
+    logging_nan_inf_filter: bool = False  # it hides a loss of NaN, and lets a GPU wait every step
     save_strategy: str = "epoch"
     save_total_limit: int = 1
     eval_strategy: str = "epoch"
@@ -280,10 +284,16 @@ def build_datasets(
     return datasets
 
 
-def cut_padding(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Collate a batch and cut it to its longest row: the same loss for a fraction of the work."""
+def cut_padding(
+    items: list[dict[str, torch.Tensor]], multiple_of: int = 1
+) -> dict[str, torch.Tensor]:
+    """Collate a batch and cut it to its longest row: the same loss for a fraction of the work.
+
+    `multiple_of`: cut to such a length, so that few shapes come to a model that is compiled.
+    """
     batch = default_collate(items)  # (batch, max_seq_length), and labels (batch,)
     longest = int(batch["attention_mask"].sum(dim=1).max())
+    longest += -longest % multiple_of
     labels = {"labels": batch.pop("labels")} if "labels" in batch else {}
     return {name: tensor[:, :longest] for name, tensor in batch.items()} | labels
 
@@ -399,7 +409,7 @@ def build_trainer(
     return LengthGroupedTrainer(
         model,
         training_args,
-        data_collator=cut_padding,
+        data_collator=partial(cut_padding, multiple_of=8 if training_args.torch_compile else 1),
         train_dataset=datasets.get("train"),
         eval_dataset=None if validation is None else longest_first(validation),
         processing_class=tokenizer,
@@ -680,6 +690,10 @@ def parse(argv: list[str] | None, *dataclasses: type) -> tuple:
     parser.set_defaults(bf16=bf16 and not known.fp16)
     parser.set_defaults(**SMOKE if known.smoke else {})
     known, _ = parser.parse_known_args(argv)
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun
+    if gpu and not known.use_cpu and processes > torch.accelerator.device_count():
+        gpus = f"{processes} processes for {torch.accelerator.device_count()} GPUs"
+        raise InputError(f"--nproc_per_node: {gpus}: start one for each, or give --use_cpu")
     if known.save_strategy != "best":  # evaluate whenever a checkpoint is saved
         parser.set_defaults(eval_strategy=known.save_strategy, eval_steps=known.save_steps)
     try:
@@ -734,6 +748,13 @@ def prepare(args: transformers.TrainingArguments) -> None:
     warnings.filterwarnings("ignore", "Glyph")  # of pictures, whose font lacks most languages
     transformers.logging.disable_progress_bar()  # of loading and saving; the trainer has its own
     keep_freed_memory()
+
+
+def find_advice(error: RuntimeError) -> str | None:
+    """Return what helps against a full memory or disk, which PyTorch reports as it reports bugs."""
+    if should_reduce_batch_size(error) or "executable batch size" in str(error):
+        return SMALLER
+    return "is the disk full?" if "inline_container" in str(error) else None
 
 
 def keep_freed_memory() -> None:
@@ -1045,6 +1066,8 @@ def earlier_results(output_dir: str) -> dict[str, float]:
         raise InputError(f"{other}: give another --output_dir") from error
 
 
+SMALLER = "give a smaller --per_device_train_batch_size (to evaluate: --per_device_eval_batch_size)"
+SMALLER += " or --max_seq_length; --auto_find_batch_size tries smaller batches by itself"
 SMOKE = {
     "learning_rate": 3e-3,
     "num_train_epochs": 12,
@@ -1142,8 +1165,9 @@ if __name__ == "__main__":
         sys.exit(2)
     except (InputError, ImportError, OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError):
-            if "inline_container" not in str(error):
-                raise  # a bug; the other is PyTorch's word for a full disk
-            error = f"{error}: is the disk full?"
+            advice = find_advice(error)
+            if advice is None:
+                raise  # a bug
+            error = f"{str(error).partition(' GPU ')[0]}: {advice}"
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)

@@ -10,6 +10,8 @@
 #     "transformers>=5.10",
 # ]
 # ///
+# SPDX-License-Identifier: MIT
+# Copyright 2026 The Transformer & Sequence Model Showcase authors. Version 2026-11-27
 """Prepare GLUE MRPC for BERT: tokenize pairs of sentences, pad them batch by batch, save tensors.
 
 python glue_mrpc.py --smoke                                           # seconds, no download
@@ -599,6 +601,11 @@ def summarize(figures: dict[str, dict[str, float]], output_dir: str) -> None:
     print(f"Next:\n  {shlex.join(['python', '-c', code])}")
 
 
+# What PyTorch says in its exceptions, and what helps.
+REMEDIES = {
+    "inline_container": "is the disk full?",
+    "can't allocate memory": "give a smaller --max_seq_length",
+}
 SAMPLE_PAIRS = {
     "train": [
         ("The museum opened its new wing on Friday.", "On Friday the museum opened a new wing.", 1),
@@ -691,9 +698,10 @@ if __name__ == "__main__":
         print("error: the output was closed before its end", file=sys.stderr)
         sys.exit(2)
     except (InputError, OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError):
-            if "inline_container" not in str(error):
-                raise  # a bug; the other is PyTorch's word for a full disk
-            error = f"{error}: is the disk full?"
+        if isinstance(error, RuntimeError):  # PyTorch reports a full disk or memory as it does bugs
+            known = [remedy for words, remedy in REMEDIES.items() if words in str(error)]
+            if not known:
+                raise
+            error = f"{error}: {known[0]}"
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)

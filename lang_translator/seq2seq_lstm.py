@@ -10,6 +10,8 @@
 #     "tqdm>=4.67",
 # ]
 # ///
+# SPDX-License-Identifier: MIT
+# Copyright 2026 The Transformer & Sequence Model Showcase authors. Version 2026-11-27
 """Translate with an LSTM encoder and decoder in TensorFlow/Keras, with attention if you like.
 
 python seq2seq_lstm.py --smoke                                        # seconds, no download
@@ -1036,6 +1038,8 @@ if __name__ == "__main__":
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try it again
         print("error: the output was closed before its end", file=sys.stderr)
         sys.exit(2)
-    except (InputError, OSError) as error:
+    except (InputError, OSError, tf.errors.ResourceExhaustedError) as error:
+        if isinstance(error, tf.errors.ResourceExhaustedError):
+            error = f"out of memory, {error.message.splitlines()[0]}: give a smaller --batch_size"
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)

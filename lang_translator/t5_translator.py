@@ -13,6 +13,8 @@
 #     "transformers>=5.10",
 # ]
 # ///
+# SPDX-License-Identifier: MIT
+# Copyright 2026 The Transformer & Sequence Model Showcase authors. Version 2026-11-27
 """Translate with T5: a sentence, a file of any size or a pipe; fine-tune it on your own pairs.
 
 python t5_translator.py --smoke                                           # seconds, no download
@@ -38,7 +40,7 @@ import tempfile
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -50,6 +52,7 @@ import huggingface_hub
 import torch
 import transformers
 from accelerate import PartialState
+from accelerate.utils.memory import should_reduce_batch_size
 from filelock import FileLock
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
@@ -111,7 +114,9 @@ class TranslationArguments:
         default=0, help="3: no three tokens stand twice in a translation."
     )
     max_new_tokens: int | None = HfArg(default=None, help="Default: twice the source's, and 50.")
-    batch_tokens: int = HfArg(default=4096, help="Source tokens in a batch, with its padding.")
+    batch_tokens: int | None = HfArg(
+        default=None, help="Source tokens in a batch. Default: 4096 on a CPU, 32768 on a GPU."
+    )
 
 
 @dataclass
@@ -124,6 +129,7 @@ class FineTuningArguments(transformers.Seq2SeqTrainingArguments):
     learning_rate: float = 3e-4
     warmup_steps: float = 0.1
     logging_steps: float = 0.05
+    logging_nan_inf_filter: bool = False  # it hides a loss of NaN, and lets a GPU wait every step
     save_strategy: str = "epoch"
     save_total_limit: int = 1
     eval_strategy: str = "epoch"
@@ -381,33 +387,30 @@ def translate(
     num_beams: int = 1,
     no_repeat_ngram_size: int = 0,
     max_new_tokens: int | None = None,
-    batch_tokens: int = 4096,
+    batch_tokens: int | None = None,
     first_line: int = 1,
 ) -> list[str]:
     """Translate texts, each into one line; return them in the order of the texts.
 
     Rows of like length share a batch. A blank text stays blank, one of more than 512 tokens is
     translated in parts; warnings name a text by its number, which begins at `first_line`. Letters
-    that the tokenizer does not know get lost: `unknown_letters` finds them.
+    that the tokenizer does not know get lost: `unknown_letters` finds them. `batch_tokens`, source
+    tokens in a batch, is 4,096 on a CPU, else 32,768; when memory runs out it is halved.
     """
     model.eval()  # no dropout, as in training
     prompt = build_prompt(source_lang, target_lang)
     rows, numbers = encode(texts, tokenizer, prompt, first_line)
     translations = [[] for _ in texts]  # the words
+    search = {"num_beams": num_beams, "no_repeat_ngram_size": no_repeat_ngram_size}
+    run = partial(generate, model, tokenizer, max_new_tokens=max_new_tokens, **search)
     outputs = {}
-    for batch in tqdm(batches(rows, batch_tokens), "Translating", leave=False, disable=None):
-        padded = tokenizer.pad({"input_ids": [rows[i] for i in batch]}, return_tensors="pt")
-        inputs = padded.to(model.device)  # input_ids and attention_mask (batch, source)
-        limit = max_new_tokens or 2 * len(rows[batch[0]]) + 50
-        if num_beams == 1 and no_repeat_ngram_size == 0:
-            output = greedy(model, **inputs, max_new_tokens=limit)  # (batch, target)
-        else:
-            search = {"num_beams": num_beams, "no_repeat_ngram_size": no_repeat_ngram_size}
-            output = model.generate(**inputs, **search, max_new_tokens=limit)  # (batch, target)
-        for i, ids in zip(batch, output.tolist(), strict=True):
+    tokens = batch_tokens or (4096 if model.device.type == "cpu" else 32768)
+    for batch, output in in_batches(rows, tokens, run):
+        for i, ids in zip(batch, output, strict=True):
             outputs[i] = tokenizer.decode(ids, True, clean_up_tokenization_spaces=False)
             if ids[-1] not in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-                warn(f"line {first_line + numbers[i]}: cut at --max_new_tokens {limit}")
+                line = first_line + numbers[i]
+                warn(f"line {line}: cut at --max_new_tokens {len(ids)}")
     for i, number in enumerate(numbers):
         translations[number] += outputs[i].split()
     return [" ".join(words) for words in translations]
@@ -458,6 +461,63 @@ def batches(rows: list[list[int]], batch_tokens: int) -> list[list[int]]:
         found.append(order[:size])
         order = order[size:]
     return found
+
+
+def in_batches(
+    rows: list[list[int]], batch_tokens: int, run: Callable[[list[list[int]]], list[list[int]]]
+) -> Iterator[tuple[list[int], list[list[int]]]]:
+    """Yield the numbers of a batch's rows and what `run` makes of the rows, batch by batch.
+
+    Where memory runs out, that batch and all that follow are halved.
+    """
+    waiting = batches(rows, batch_tokens)
+    with tqdm(total=len(rows), desc="Translating", leave=False, disable=None) as bar:
+        while waiting:
+            batch = waiting[0]
+            try:
+                output = run([rows[i] for i in batch])
+            except RuntimeError as error:
+                if len(batch) == 1 or not should_reduce_batch_size(error):
+                    raise
+                batch_tokens //= 2
+                warn(f"out of memory: going on with --batch_tokens {batch_tokens}")
+                waiting = halves(waiting)
+                continue
+            yield batch, output
+            bar.update(len(batch))
+            waiting = waiting[1:]
+
+
+def halves(batches: list[list[int]]) -> list[list[int]]:
+    """Return the batches cut in two."""
+    found = []
+    for batch in batches:
+        middle = (len(batch) + 1) // 2
+        found += [batch[:middle], batch[middle:]]
+    return [half for half in found if half]
+
+
+def generate(
+    model: T5ForConditionalGeneration,
+    tokenizer: T5Tokenizer,
+    rows: list[list[int]],
+    num_beams: int = 1,
+    no_repeat_ngram_size: int = 0,
+    max_new_tokens: int | None = None,
+) -> list[list[int]]:
+    """Return the translations of a batch as token ids, padded to one length.
+
+    Without `max_new_tokens` they have at most twice as many as the longest row, and 50.
+    """
+    padded = tokenizer.pad({"input_ids": rows}, return_tensors="pt")
+    inputs = padded.to(model.device)  # input_ids and attention_mask (batch, source)
+    limit = max_new_tokens or 2 * max(map(len, rows)) + 50
+    if num_beams == 1 and no_repeat_ngram_size == 0:
+        output = greedy(model, **inputs, max_new_tokens=limit)  # (batch, target)
+    else:
+        search = {"num_beams": num_beams, "no_repeat_ngram_size": no_repeat_ngram_size}
+        output = model.generate(**inputs, **search, max_new_tokens=limit)[:, 1:]  # from <pad> on
+    return output.tolist()
 
 
 def greedy(
@@ -659,6 +719,10 @@ def parse(argv: list[str] | None, *dataclasses: type) -> tuple:
     parser.set_defaults(bf16=bf16 and not known.fp16)
     parser.set_defaults(**SMOKE if known.smoke else {})
     known, _ = parser.parse_known_args(argv)
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun
+    if gpu and not known.use_cpu and processes > torch.accelerator.device_count():
+        gpus = f"{processes} processes for {torch.accelerator.device_count()} GPUs"
+        raise InputError(f"--nproc_per_node: {gpus}: start one for each, or give --use_cpu")
     if known.save_strategy != "best":  # evaluate whenever a checkpoint is saved
         parser.set_defaults(eval_strategy=known.save_strategy, eval_steps=known.save_steps)
     try:
@@ -761,6 +825,13 @@ def prepare(args: transformers.TrainingArguments) -> None:
     warnings.filterwarnings("ignore", "Glyph")  # of pictures, whose font lacks most languages
     transformers.logging.disable_progress_bar()  # of loading and saving; the trainer has its own
     keep_freed_memory()
+
+
+def find_advice(error: RuntimeError) -> str | None:
+    """Return what helps against a full memory or disk, which PyTorch reports as it reports bugs."""
+    if should_reduce_batch_size(error) or "executable batch size" in str(error):
+        return SMALLER
+    return "is the disk full?" if "inline_container" in str(error) else None
 
 
 def keep_freed_memory() -> None:
@@ -1038,6 +1109,10 @@ def earlier_results(output_dir: str) -> dict[str, float]:
         raise InputError(f"{other}: give another --output_dir") from error
 
 
+SMALLER = (
+    "give a smaller --per_device_train_batch_size (to evaluate: --per_device_eval_batch_size);"
+)
+SMALLER += " to translate, shorter lines or a smaller --num_beams"
 WINDOW_LINES = 4096  # of a file are in memory at a time
 SMOKE = {
     "do_train": True,
@@ -1094,8 +1169,9 @@ if __name__ == "__main__":
         sys.exit(2)
     except (InputError, ImportError, OSError, SafetensorError, RuntimeError) as error:
         if isinstance(error, RuntimeError):
-            if "inline_container" not in str(error):
-                raise  # a bug; the other is PyTorch's word for a full disk
-            error = f"{error}: is the disk full?"
+            advice = find_advice(error)
+            if advice is None:
+                raise  # a bug
+            error = f"{str(error).partition(' GPU ')[0]}: {advice}"
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)

@@ -5,6 +5,8 @@
 #     "numpy>=2.1",
 # ]
 # ///
+# SPDX-License-Identifier: MIT
+# Copyright 2026 The Transformer & Sequence Model Showcase authors. Version 2026-11-27
 """Self-attention in NumPy: each word of a sentence looks at every word and takes a part of it.
 
 python self_attention.py --smoke                                       # the built-in sentence
@@ -524,6 +526,8 @@ if __name__ == "__main__":
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try it again
         print("error: the output was closed before its end", file=sys.stderr)
         sys.exit(2)
-    except (InputError, OSError) as error:
+    except (InputError, MemoryError, OSError) as error:
+        if isinstance(error, MemoryError):
+            error = f"{error}: give shorter sentences to --text"
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)

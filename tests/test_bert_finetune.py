@@ -165,6 +165,21 @@ def test_cut_batch_has_the_loss_and_logits_of_the_uncut_batch(tokenizer):
     torch.testing.assert_close(short.loss, full.loss, atol=1e-5, rtol=0)
 
 
+def test_a_compiled_model_gets_few_lengths(tokenizer, tmp_path):
+    dataset = bert.TextClassificationDataset(TEXTS, tokenizer, labels=LABELS)
+    lengths = {False: set(), True: set()}
+    for compiled in lengths:
+        flags = ["--torch_compile", str(compiled), "--output_dir", str(tmp_path)]
+        _, training_args = bert.parse_arguments(flags)
+        trainer = bert.build_trainer(tiny_model(tokenizer), tokenizer, training_args, {})
+        for item in dataset:
+            batch = trainer.data_collator([item])
+            assert batch["attention_mask"].sum() == item["attention_mask"].sum()
+            lengths[compiled].add(batch["input_ids"].shape[1])
+    assert lengths[False] == set(dataset.lengths.tolist()) - {127}
+    assert lengths[True] == {-(-length // 8) * 8 for length in lengths[False]} != lengths[False]
+
+
 def test_sampler_groups_by_length_and_depends_on_seed_and_epoch_alone():
     lengths = torch.from_numpy(np.random.default_rng(0).integers(5, 100, 1003))
     sampler = bert.ShuffledBatchesSampler(8, lengths, seed=1)

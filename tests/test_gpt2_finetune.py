@@ -656,7 +656,7 @@ def test_a_model_that_was_sped_up_computes_the_same_loss_and_gradients():
     size = {"n_positions": 16, "vocab_size": 61, "initializer_range": 0.3, **gpt2.TINY_SIZE}
     plain = GPT2LMHeadModel(GPT2Config(**size)).train()
     fast = copy.deepcopy(plain)
-    gpt2.speed_up_on_cpu(fast)
+    gpt2.speed_up(fast, torch.device("cpu"))
     ids = torch.randint(0, 61, (2, 16))
     for model in (plain, fast):
         model(input_ids=ids, labels=ids).loss.backward()
@@ -669,10 +669,78 @@ def test_a_model_that_was_sped_up_computes_the_same_loss_and_gradients():
     assert fast.config.to_dict() == plain.config.to_dict()
 
 
+def test_on_a_gpu_the_activation_alone_is_another():
+    size = {"n_positions": 16, "vocab_size": 61, "initializer_range": 0.3, **gpt2.TINY_SIZE}
+    plain = GPT2LMHeadModel(GPT2Config(**size | {"resid_pdrop": 0.1})).train()
+    fast = copy.deepcopy(plain)
+    gpt2.speed_up(fast, torch.device("cuda"))
+    ids = torch.randint(0, 61, (2, 16))
+    losses = []
+    for model in (plain, fast):
+        torch.manual_seed(0)  # the same dropout: it is PyTorch's own
+        losses.append(model(input_ids=ids, labels=ids).loss)
+        losses[-1].backward()
+    torch.testing.assert_close(*losses)
+    for one, other in zip(fast.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6)
+    kinds = [type(module) for module in fast.modules()]
+    assert torch.nn.GELU in kinds and gpt2.NewGELUActivation not in kinds
+    assert fast.loss_function is plain.loss_function
+    assert fast.config._attn_implementation == plain.config._attn_implementation
+
+
+def tiny_trainer(tmp_path, *flags):
+    """A trainer of a tiny GPT-2 and 100 blocks of 16 tokens."""
+    tokenizer, model = gpt2.untrained(None)
+    *_, training_args = gpt2.parse_arguments([*flags, "--output_dir", str(tmp_path)])
+    blocks = gpt2.TextDataset(np.arange(1600) % 61, 16)
+    return gpt2.build_trainer(model, tokenizer, training_args, {"train": blocks})
+
+
+def test_in_training_a_model_gives_the_loss_alone(tmp_path):
+    """The same loss, after a copy, too; to whoever does not train it gives logits."""
+    model = tiny_trainer(tmp_path).model
+    plain = GPT2LMHeadModel(model.config)
+    plain.load_state_dict(model.state_dict())
+    batch = {"input_ids": torch.arange(32).view(2, 16).to(model.device)}
+    batch["labels"] = batch["input_ids"]
+    expected = plain.to(model.device).train()(**batch)
+    for same in (model, copy.deepcopy(model)):
+        found = same.train()(**batch)
+        assert found.keys() == {"loss"}
+        torch.testing.assert_close(found["loss"], expected.loss, rtol=1e-4, atol=1e-5)
+    found["loss"].backward()
+    assert same.lm_head.weight.grad is not None and model.lm_head.weight.grad is None
+    torch.testing.assert_close(model.eval()(**batch).logits, expected.logits, rtol=1e-4, atol=1e-4)
+    assert model.train()(batch["input_ids"]).logits.shape == expected.logits.shape
+
+
+def test_copies_of_a_model_on_several_gpus_compute_by_themselves(tmp_path, monkeypatch):
+    """torch.nn.DataParallel copies a model's attributes: a `forward` bound to one would run them all."""
+    monkeypatch.setattr(gpt2.FineTuningArguments, "n_gpu", 2)
+    assert "forward" not in vars(tiny_trainer(tmp_path).model)
+
+
+@pytest.mark.parametrize(
+    ("flags", "tokens"),
+    [
+        (["--num_train_epochs", "10000"], "16,000,000"),
+        (["--max_steps", "100000", "--gradient_accumulation_steps", "2"], "12,800,000"),
+        (["--max_steps", "50000", "--gradient_accumulation_steps", "2"], None),
+        (["--num_train_epochs", "10000", "--torch_compile", "true"], None),
+    ],
+)
+def test_a_run_that_is_long_enough_to_compile_says_so(flags, tokens, tmp_path, capsys):
+    *_, args = gpt2.parse_arguments([*flags, "--output_dir", str(tmp_path)])
+    gpt2.advise_compiling(args, gpt2.TextDataset(np.zeros(1600, np.uint16), 16))
+    expected = f"{tokens} tokens to train on: --torch_compile true takes about half the time\n"
+    assert capsys.readouterr().out == (expected if tokens else "")
+
+
 def test_attention_of_a_model_that_was_sped_up_drops_and_sees_no_later_token():
     size = {"n_positions": 16, "vocab_size": 61, **gpt2.TINY_SIZE, "attn_pdrop": 0.3}
     model = GPT2LMHeadModel(GPT2Config(**size)).train()
-    gpt2.speed_up_on_cpu(model)
+    gpt2.speed_up(model, torch.device("cpu"))
     ids = torch.randint(1, 61, (1, 16))
     logits = []
     for last in (0, 1):

@@ -145,10 +145,12 @@ def test_softmax_takes_a_list():
 
 
 def test_a_picture_is_drawn_before_anything_is_printed(tmp_path, monkeypatch):
-    closed = io.StringIO()
-    closed.close()
-    monkeypatch.setattr(sys, "stdout", closed)
-    with pytest.raises(ValueError, match="closed file"):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError("no space left")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(OSError, match="no space left"):
         script.main(["--plot", str(tmp_path / "weights.png")])
     assert (tmp_path / "weights.png").read_bytes()[:4] == b"\x89PNG"
 

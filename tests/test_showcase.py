@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import datetime
 import importlib.util
 import io
 import json
@@ -37,6 +38,7 @@ SHARED += ("download", "explain", "check_model_type", "check_vocabulary", "check
 SHARED += ("complete_checkpoints", "whole_files", "report", "read_lines", "read_pairs", "POSITIVE")
 SHARED += (
     "score",
+    "find_advice",
     "REFUSED",
     "check_flags",
     "check_same_model",
@@ -142,6 +144,19 @@ def test_no_import_from_this_repository_and_nothing_unsafe(name):
         "TODO",
     ):
         assert forbidden not in text.replace("a pickle, no part", ""), forbidden
+
+
+def test_every_copy_says_its_licence_and_its_version():
+    holder = re.search(r"Copyright \(c\) (.*)", (ROOT / "LICENSE").read_text())[1]
+    found = set()
+    for path in SCRIPTS.values():
+        text = path.read_text(encoding="utf-8")
+        licence = (
+            r"# ///\n(# SPDX-License-Identifier: MIT)\n# Copyright (.*)\. Version (.*)\n\"\"\""
+        )
+        found.add(re.search(licence, text).groups())
+    ((_, authors, version),) = found  # the same in all
+    assert authors == holder and datetime.date.fromisoformat(version) >= datetime.date(2026, 11, 27)
 
 
 def test_the_pin_of_tensorflow_and_the_lstms_header_name_the_same_pythons():

@@ -7,7 +7,9 @@ import shutil
 import string
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -217,6 +219,54 @@ def test_batches_hold_so_many_tokens(tokenizer):
         assert [len(rows[i]) for i in batch] == lengths[: len(batch)]
         assert len(batch) == min(max(1, 100 // lengths[0]), len(lengths))
         lengths = lengths[len(batch) :]
+
+
+def test_batches_are_of_the_devices_size(model, tokenizer, monkeypatch):
+    asked = []
+    monkeypatch.setattr(t5, "batches", lambda rows, tokens: asked.append(tokens) or [])
+    monkeypatch.setattr(t5, "encode", lambda *_: ([], []))
+    t5.translate([], model, tokenizer)
+    t5.translate([], SimpleNamespace(device=torch.device("cuda"), eval=lambda: None), tokenizer)
+    t5.translate([], model, tokenizer, batch_tokens=77)
+    assert asked == [4096 if model.device.type == "cpu" else 32768, 32768, 77]
+
+
+def small_memory(monkeypatch, rows, error):
+    """Let every batch of more than so many rows be too large; returns the sizes of those that were computed."""
+    generate, sizes = t5.generate, []
+
+    def limited(model, tokenizer, batch, **options):
+        if len(batch) > rows:
+            raise error
+        sizes.append(len(batch))
+        return generate(model, tokenizer, batch, **options)
+
+    monkeypatch.setattr(t5, "generate", limited)
+    return sizes
+
+
+OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has")
+
+
+def test_batches_are_halved_when_memory_runs_out(model, tokenizer, monkeypatch, capfd):
+    texts = [f"{text} {'Water. ' * (i % 7)}" for i, text in enumerate(TEXTS * 4)]
+    expected = t5.translate(texts, model, tokenizer, max_new_tokens=20)
+    sizes = small_memory(monkeypatch, 6, OUT_OF_MEMORY)
+    assert t5.translate(texts, model, tokenizer, max_new_tokens=20, batch_tokens=800) == expected
+    assert max(sizes) <= 6 and sum(sizes) == len(t5.encode(texts, tokenizer, PROMPT)[0])
+    warnings = capfd.readouterr().err
+    assert "warning: out of memory: going on with --batch_tokens 400\n" in warnings
+    assert warnings.count("out of memory") == warnings.count("--batch_tokens") <= 5
+
+
+def test_a_row_that_does_not_fit_and_a_bug_are_raised(model, tokenizer, monkeypatch):
+    small_memory(monkeypatch, 0, OUT_OF_MEMORY)
+    with pytest.raises(torch.OutOfMemoryError):
+        t5.translate(TEXTS, model, tokenizer)
+    sizes = small_memory(monkeypatch, 1, RuntimeError("a bug"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        t5.translate(TEXTS, model, tokenizer)
+    assert sizes == []
 
 
 def test_beams_equal_generate_one_by_one(model, tokenizer):
@@ -719,7 +769,7 @@ def test_loss_is_the_librarys_over_all_tokens(model, tokenizer, tmp_path, smooth
     _, _, training_args = t5.parse_arguments(flags)
     pairs = {"train": PAIRS_TO_LEARN}
     trainer = t5.build_trainer(model, tokenizer, training_args, pairs, PROMPT)
-    batch = trainer.data_collator(PAIRS_TO_LEARN)
+    batch = trainer.data_collator(PAIRS_TO_LEARN).to(model.device)  # where the trainer has put it
     tokens = (batch["labels"] != -100).sum()
     with torch.inference_mode():
         expected = LabelSmoother(smoothing)(model(**batch), batch["labels"])
@@ -930,6 +980,7 @@ def test_closed_standard_input(folder, tmp_path, capfd, monkeypatch):
     assert status == 2 and "there is no standard input" in err
 
 
+@pytest.mark.skipif(find_spec("sentencepiece") is not None, reason="sentencepiece is installed")
 def test_spiece_model_alone_names_the_package_that_reads_it(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "old")
     (tmp_path / "old" / "tokenizer.json").unlink()
