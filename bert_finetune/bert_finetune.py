@@ -30,6 +30,7 @@ parsing flags and reporting come last, under "Plumbing".
 """
 
 import argparse
+import codecs
 import csv
 import ctypes
 import difflib
@@ -42,10 +43,11 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -102,6 +104,9 @@ class ScriptArguments:
     train_file: str | None = HfArg(default=None, help="CSV, TSV, JSON lines or Parquet.")
     validation_file: str | None = HfArg(default=None, help="Rows to evaluate on.")
     test_file: str | None = HfArg(default=None, help="Rows to predict; labels may be missing.")
+    encoding: str = HfArg(
+        default="utf-8-sig", help="Of text files: cp1252 for Excel's and Word's in Western Europe."
+    )
     column_names: list[str] | None = HfArg(default=None, help="For files without a header row.")
     text_column: str = HfArg(default="text", help="Column with the text.")
     text_pair_column: str | None = HfArg(default=None, help="Column with a pair's second text.")
@@ -157,7 +162,8 @@ def main(argv: list[str] | None = None) -> None:
     if "test" in datasets:
         metrics |= write_predictions(trainer, datasets["test"], tables["test"])
     if trainer.is_world_process_zero():
-        report(metrics, training_args.output_dir, next_command(args))
+        model = args.model_name_or_path
+        report(metrics, training_args.output_dir, next_command(args), model)
 
 
 def load_splits(args: ScriptArguments, training_args: FineTuningArguments) -> dict:
@@ -674,7 +680,28 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, FineTuning
     """Parse and check the command line; bad usage raises InputError."""
     args, training_args = parse(argv, ScriptArguments, FineTuningArguments)
     check_positive(args, "max_seq_length", "max_train_samples")
+    if not training_args.do_train and (training_args.do_eval or training_args.do_predict):
+        follow_model(args.model_name_or_path, training_args)
     return args, training_args
+
+
+class ShortHelp(HelpFormatter):
+    """Shows these flags alone."""
+
+    def __init__(self, names: Iterable[str], prog: str):
+        super().__init__(prog)
+        self.names = {"help", *names}
+
+    def add_usage(self, usage: str, actions: list, *others) -> None:
+        super().add_usage("%(prog)s [flags]", [], *others)
+
+    def add_arguments(self, actions: Iterable[argparse.Action]) -> None:
+        super().add_arguments([action for action in actions if action.dest in self.names])
+
+
+# Flags of the library that most runs need; `--help` shows them beside the script's own.
+COMMON = ("do_train", "do_eval", "do_predict", "num_train_epochs", "max_steps", "learning_rate")
+COMMON += ("bf16", "seed", "resume_from_checkpoint", "auto_find_batch_size", "torch_compile")
 
 
 def parse(argv: list[str] | None, *dataclasses: type) -> tuple:
@@ -682,6 +709,10 @@ def parse(argv: list[str] | None, *dataclasses: type) -> tuple:
     argv = sys.argv[1:] if argv is None else argv
     parser = transformers.HfArgumentParser(dataclasses, description=__doc__, allow_abbrev=False)
     parser.formatter_class, parser.error = HelpFormatter, refuse
+    if "all" not in argv:
+        own = chain(COMMON, *(kind.__annotations__ for kind in dataclasses))
+        parser.formatter_class = partial(ShortHelp, list(own))
+        parser.epilog = "More flags, those of transformers.TrainingArguments: --help all"
     gpu, cpu = torch.accelerator.is_available(), torch.cpu.get_capabilities()
     bf16 = torch.cuda.is_bf16_supported(False) if gpu else cpu.get("avx512_bf16", False)
     parser.set_defaults(use_cpu=not gpu, dataloader_pin_memory=gpu)
@@ -703,6 +734,13 @@ def parse(argv: list[str] | None, *dataclasses: type) -> tuple:
         refuse(str(error))
     parsed[-1].do_eval = known.do_eval  # the library sets it when it sees --eval_strategy
     return parsed
+
+
+def follow_model(model: str, training_args: transformers.TrainingArguments) -> None:
+    """Without a training and an --output_dir, let what is made of a model go to its folder."""
+    unnamed = training_args.output_dir == type(training_args).output_dir
+    if unnamed and os.path.isdir(model):
+        training_args.output_dir = model
 
 
 def check_positive(args: object, *names: str) -> None:
@@ -766,7 +804,7 @@ def keep_freed_memory() -> None:
 
 def load_table(path: str, args: ScriptArguments, split: str) -> pd.DataFrame:
     """Return the columns `text`, `text_pair` and `label`, as far as there are any, all str."""
-    table, columns = read_table(path, args.column_names), {}
+    table, columns = read_table(path, args.column_names, args.encoding), {}
     for name in ("text", "text_pair", "label"):
         column = getattr(args, f"{name}_column")
         optional = split == "test" and name == "label"
@@ -801,7 +839,35 @@ def as_strings(values: pd.Series, path: str, may_be_blank: bool) -> pd.Series:
     return strings
 
 
-def read_table(path: str, column_names: list[str] | None) -> pd.DataFrame:
+def encoding_of(path: str | Path, encoding: str) -> str:
+    """Return the encoding of a text file: of its byte order mark, or else the one that is given.
+
+    Raises InputError for a name that is none, and for files that are no text.
+    """
+    try:
+        codecs.lookup(encoding)
+    except LookupError as error:
+        raise InputError(f"--encoding {encoding}: give utf-8, cp1252 or another name") from error
+    with open(path, "rb") as file:
+        start = file.read(4)
+    for mark, kind in NO_TEXT_FILES.items():
+        if start.startswith(mark):
+            raise InputError(f"{path} is {kind}: save it as CSV or plain text in UTF-8")
+    utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return "utf-16" if utf16 else encoding
+
+
+# How files begin that are no text, and what they are.
+NO_TEXT_FILES = {
+    b"PK\3\4": "a file of Word or Excel, or another ZIP archive",
+    b"\xd0\xcf\x11\xe0": "a file of an old Word or Excel",
+    b"%PDF": "a PDF",
+}
+
+
+def read_table(
+    path: str, column_names: list[str] | None = None, encoding: str = "utf-8-sig"
+) -> pd.DataFrame:
     """Read CSV, TSV (quotes are plain characters), JSON lines or Parquet; "None" stays text."""
     suffix = Path(path).suffix.lower()
     options = {"names": column_names, "header": None if column_names else 0}
@@ -1037,14 +1103,17 @@ def draw_confusion_matrix(
     return figure
 
 
-def report(metrics: dict[str, float], output_dir: str, command: str) -> None:
-    """Write and print metrics, files and the next command; a finished run needs no checkpoints."""
+def report(metrics: dict[str, float], output_dir: str, command: str, model: str) -> None:
+    """Write and print metrics, files and the next command; a finished run needs no checkpoints.
+
+    A model in this folder keeps the metrics of its training; those of another are not its own.
+    """
     results, earlier = Path(output_dir, "all_results.json"), {}
     if "train_loss" in metrics:
         for checkpoint in complete_checkpoints(output_dir):
             Path(checkpoint, "trainer_state.json").unlink()  # first: half a checkpoint is none
             shutil.rmtree(checkpoint)
-    else:
+    elif Path(model).resolve() == Path(output_dir).resolve():
         earlier = earlier_results(output_dir)
     with whole_files(output_dir) as folder:
         text = json.dumps(earlier | metrics, indent=2, sort_keys=True)

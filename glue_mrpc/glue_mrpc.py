@@ -25,6 +25,7 @@ Parquet, downloading, pictures and errors come last, under "Plumbing".
 """
 
 import argparse
+import codecs
 import difflib
 import json
 import os
@@ -84,6 +85,9 @@ class ScriptArguments:
     smoke: bool = HfArg(default=False, help="Build a tiny tokenizer: no download, seconds.")
     model_name_or_path: str = HfArg(default="bert-base-uncased", help="Whose tokenizer.")
     data_dir: str | None = HfArg(default=None, help="Folder with MRPC; by default the hub's copy.")
+    encoding: str = HfArg(
+        default="utf-8-sig", help="Of text files: cp1252 for Excel's and Word's in Western Europe."
+    )
     max_seq_length: int = HfArg(default=128, help="Longer pairs are cut to so many tokens.")
     batch_size: int = HfArg(default=32, help="Pairs that are padded together.")
     preprocessing_num_workers: int | None = HfArg(default=None, help="Processes that tokenize.")
@@ -409,6 +413,32 @@ def read_text(path: Path) -> str:
     if not text.strip():
         raise InputError(f"{path}: the file is empty")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def encoding_of(path: str | Path, encoding: str) -> str:
+    """Return the encoding of a text file: of its byte order mark, or else the one that is given.
+
+    Raises InputError for a name that is none, and for files that are no text.
+    """
+    try:
+        codecs.lookup(encoding)
+    except LookupError as error:
+        raise InputError(f"--encoding {encoding}: give utf-8, cp1252 or another name") from error
+    with open(path, "rb") as file:
+        start = file.read(4)
+    for mark, kind in NO_TEXT_FILES.items():
+        if start.startswith(mark):
+            raise InputError(f"{path} is {kind}: save it as CSV or plain text in UTF-8")
+    utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return "utf-16" if utf16 else encoding
+
+
+# How files begin that are no text, and what they are.
+NO_TEXT_FILES = {
+    b"PK\3\4": "a file of Word or Excel, or another ZIP archive",
+    b"\xd0\xcf\x11\xe0": "a file of an old Word or Excel",
+    b"%PDF": "a PDF",
+}
 
 
 def read_json(path: Path) -> dict:

@@ -27,6 +27,7 @@ training, writing. Reading files, parsing flags and reporting come last, under "
 """
 
 import argparse
+import codecs
 import copy
 import ctypes
 import difflib
@@ -100,6 +101,9 @@ class ScriptArguments:
     model_name_or_path: str = HfArg(default="gpt2", help="Hub name or folder of any causal LM.")
     train_file: str | None = HfArg(default=None, help="Plain text in UTF-8, of any size.")
     validation_file: str | None = HfArg(default=None, help="Text to evaluate on.")
+    encoding: str = HfArg(
+        default="utf-8-sig", help="Of text files: cp1252 for Excel's and Word's in Western Europe."
+    )
     text_column: str | None = HfArg(
         default=None, help="Files are CSV, JSON lines or Parquet: this column holds documents."
     )
@@ -174,7 +178,8 @@ def main(argv: list[str] | None = None) -> None:
     if trainer.is_world_process_zero():
         write_texts(generation["prompt"], texts, training_args.output_dir)
         metrics |= measure(metrics, texts, datasets, tokenizer)
-        report(metrics, training_args.output_dir, next_command(args, generation, training_args))
+        command = next_command(args, generation, training_args)
+        report(metrics, training_args.output_dir, command, args.model_name_or_path)
 
 
 class TextDataset(Dataset):
@@ -233,14 +238,14 @@ def tokenize_pieces(pieces: list[str], tokenizer: PreTrainedTokenizerBase) -> li
 PIECE = re.compile(r".{1,32768}(?:\Z|(?<=[^\W\d_])(?= [^\W\d_]))|.{32768}", re.DOTALL)
 
 
-def read_pieces(path: str, label: str) -> Iterator[list[str]]:
-    """Yield a UTF-8 text in lists of pieces, in constant memory; joined, they are the text.
+def read_pieces(path: str, label: str, encoding: str = "utf-8-sig") -> Iterator[list[str]]:
+    """Yield a text in lists of pieces, in constant memory; joined, they are the text.
 
     Between two words a token ends in every tokenizer that keeps words apart: the ids of the pieces
     are those of the whole text. A byte order mark is left out and line ends become a newline.
     """
     options = {"desc": label, "unit": "B", "unit_scale": True, "disable": None, "leave": False}
-    with open(path, encoding="utf-8-sig") as file, tqdm(**options) as bar:
+    with open(path, encoding=encoding_of(path, encoding)) as file, tqdm(**options) as bar:
         bar.total = os.path.getsize(path)
         text = ""
         try:
@@ -253,7 +258,8 @@ def read_pieces(path: str, label: str) -> Iterator[list[str]]:
                     yield pieces
         except UnicodeDecodeError as error:
             byte = file.buffer.tell() - len(error.object) + error.start
-            raise InputError(f"{path}, byte {byte}: not UTF-8: save the file as UTF-8") from error
+            found = f"{path}, byte {byte}: not {file.encoding}"
+            raise InputError(f"{found}: name its --encoding, for instance cp1252") from error
         except OSError as error:  # unlike that of opening it does not name the file
             raise InputError(f"cannot read {path}: {error.strerror}") from error
     yield [text]
@@ -767,6 +773,8 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
     if not (training_args.do_train or training_args.do_eval or training_args.do_predict):
         training_args.do_train = training_args.do_predict = True
         training_args.do_eval = bool(args.validation_file or percentage)
+    if not training_args.do_train:
+        follow_model(args.model_name_or_path, training_args)
     if args.smoke:
         torch.set_num_threads(1)  # so small a model gains nothing from more
     if args.smoke and not training_args.do_train:
@@ -776,11 +784,34 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
     return args, vars(generation), training_args
 
 
+class ShortHelp(HelpFormatter):
+    """Shows these flags alone."""
+
+    def __init__(self, names: Iterable[str], prog: str):
+        super().__init__(prog)
+        self.names = {"help", *names}
+
+    def add_usage(self, usage: str, actions: list, *others) -> None:
+        super().add_usage("%(prog)s [flags]", [], *others)
+
+    def add_arguments(self, actions: Iterable[argparse.Action]) -> None:
+        super().add_arguments([action for action in actions if action.dest in self.names])
+
+
+# Flags of the library that most runs need; `--help` shows them beside the script's own.
+COMMON = ("do_train", "do_eval", "do_predict", "num_train_epochs", "max_steps", "learning_rate")
+COMMON += ("bf16", "seed", "resume_from_checkpoint", "auto_find_batch_size", "torch_compile")
+
+
 def parse(argv: list[str] | None, *dataclasses: type) -> tuple:
     """Parse flags into dataclasses, with defaults for this machine, for --smoke and for others."""
     argv = sys.argv[1:] if argv is None else argv
     parser = transformers.HfArgumentParser(dataclasses, description=__doc__, allow_abbrev=False)
     parser.formatter_class, parser.error = HelpFormatter, refuse
+    if "all" not in argv:
+        own = chain(COMMON, *(kind.__annotations__ for kind in dataclasses))
+        parser.formatter_class = partial(ShortHelp, list(own))
+        parser.epilog = "More flags, those of transformers.TrainingArguments: --help all"
     gpu, cpu = torch.accelerator.is_available(), torch.cpu.get_capabilities()
     bf16 = torch.cuda.is_bf16_supported(False) if gpu else cpu.get("avx512_bf16", False)
     parser.set_defaults(use_cpu=not gpu, dataloader_pin_memory=gpu)
@@ -802,6 +833,13 @@ def parse(argv: list[str] | None, *dataclasses: type) -> tuple:
         refuse(str(error))
     parsed[-1].do_eval = known.do_eval  # the library sets it when it sees --eval_strategy
     return parsed
+
+
+def follow_model(model: str, training_args: transformers.TrainingArguments) -> None:
+    """Without a training and an --output_dir, let what is made of a model go to its folder."""
+    unnamed = training_args.output_dir == type(training_args).output_dir
+    if unnamed and os.path.isdir(model):
+        training_args.output_dir = model
 
 
 def check_positive(args: object, *names: str) -> None:
@@ -872,6 +910,32 @@ def digest(path: str, tokenizer: PreTrainedTokenizerBase) -> str:
     for pieces in read_pieces(path, "Reading"):
         sha256.update("".join(pieces).encode())
     return sha256.hexdigest()
+
+
+def encoding_of(path: str | Path, encoding: str) -> str:
+    """Return the encoding of a text file: of its byte order mark, or else the one that is given.
+
+    Raises InputError for a name that is none, and for files that are no text.
+    """
+    try:
+        codecs.lookup(encoding)
+    except LookupError as error:
+        raise InputError(f"--encoding {encoding}: give utf-8, cp1252 or another name") from error
+    with open(path, "rb") as file:
+        start = file.read(4)
+    for mark, kind in NO_TEXT_FILES.items():
+        if start.startswith(mark):
+            raise InputError(f"{path} is {kind}: save it as CSV or plain text in UTF-8")
+    utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return "utf-16" if utf16 else encoding
+
+
+# How files begin that are no text, and what they are.
+NO_TEXT_FILES = {
+    b"PK\3\4": "a file of Word or Excel, or another ZIP archive",
+    b"\xd0\xcf\x11\xe0": "a file of an old Word or Excel",
+    b"%PDF": "a PDF",
+}
 
 
 # What of a checkpoint is read: no weights in other formats, and nothing in sub-folders.
@@ -1039,14 +1103,17 @@ def next_command(
     return shlex.join([*flags, "--model_name_or_path", model])
 
 
-def report(metrics: dict[str, float], output_dir: str, command: str) -> None:
-    """Write and print metrics, files and the next command; a finished run needs no checkpoints."""
+def report(metrics: dict[str, float], output_dir: str, command: str, model: str) -> None:
+    """Write and print metrics, files and the next command; a finished run needs no checkpoints.
+
+    A model in this folder keeps the metrics of its training; those of another are not its own.
+    """
     results, earlier = Path(output_dir, "all_results.json"), {}
     if "train_loss" in metrics:
         for checkpoint in complete_checkpoints(output_dir):
             Path(checkpoint, "trainer_state.json").unlink()  # first: half a checkpoint is none
             shutil.rmtree(checkpoint)
-    else:
+    elif Path(model).resolve() == Path(output_dir).resolve():
         earlier = earlier_results(output_dir)
     with whole_files(output_dir) as folder:
         text = json.dumps(earlier | metrics, indent=2, sort_keys=True)

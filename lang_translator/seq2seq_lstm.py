@@ -26,6 +26,7 @@ and reporting come last, under "Plumbing".
 """
 
 import argparse
+import codecs
 import functools
 import json
 import os
@@ -95,6 +96,11 @@ RUN = {
     "validation_file": (str, None, "Pairs that choose the best epoch, else every twentieth."),
     "test_file": (str, None, "Pairs to score at the end, else those of validation."),
     "baseline_file": (str, None, "Another system's translations of the test pairs, to compare."),
+    "encoding": (
+        str,
+        "utf-8-sig",
+        "Of text files: cp1252 for Excel's and Word's in Western Europe.",
+    ),
     "max_train_samples": (int, None, "Train on the first pairs only."),
     "text": (list, [], "Sentences to translate."),
     "input_file": (str, None, "Text to translate line by line; - is standard input."),
@@ -780,25 +786,52 @@ def has_bf16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def read_lines(path: str) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file, or of standard input (`-`), without their ends.
+def read_lines(path: str, encoding: str = "utf-8-sig") -> Iterator[str]:
+    """Yield the lines of a text file, or of standard input (`-`), without their ends.
 
     LF, CRLF and CR end a line, and nothing else does.
     """
     if path == "-" and sys.stdin is None:
         raise InputError("there is no standard input: name a file")
-    options = {"encoding": "utf-8-sig", "errors": "surrogateescape", "closefd": path != "-"}
+    encoding = encoding if path == "-" else encoding_of(path, encoding)
+    options = {"encoding": encoding, "errors": "surrogateescape", "closefd": path != "-"}
     with open(0 if path == "-" else path, **options) as file:
         for number, line in enumerate(file, 1):
             wrong = NO_TEXT.search(line)
             if wrong:
                 byte = len(line[: wrong.start()].encode()) + 1
                 where = f"{path}, line {number}: byte {byte}"
-                raise InputError(f"{where} is not UTF-8 text: save the file as UTF-8")
+                raise InputError(f"{where} is no {encoding} text: name another with --encoding")
             yield line.removesuffix("\n")
 
 
 NO_TEXT = re.compile("[\0\udc80-\udcff]")  # NUL, and how Python reads bytes that are not UTF-8
+
+
+def encoding_of(path: str | Path, encoding: str) -> str:
+    """Return the encoding of a text file: of its byte order mark, or else the one that is given.
+
+    Raises InputError for a name that is none, and for files that are no text.
+    """
+    try:
+        codecs.lookup(encoding)
+    except LookupError as error:
+        raise InputError(f"--encoding {encoding}: give utf-8, cp1252 or another name") from error
+    with open(path, "rb") as file:
+        start = file.read(4)
+    for mark, kind in NO_TEXT_FILES.items():
+        if start.startswith(mark):
+            raise InputError(f"{path} is {kind}: save it as CSV or plain text in UTF-8")
+    utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return "utf-16" if utf16 else encoding
+
+
+# How files begin that are no text, and what they are.
+NO_TEXT_FILES = {
+    b"PK\3\4": "a file of Word or Excel, or another ZIP archive",
+    b"\xd0\xcf\x11\xe0": "a file of an old Word or Excel",
+    b"%PDF": "a PDF",
+}
 
 
 def read_pairs(path: str) -> list[tuple[str, str]]:

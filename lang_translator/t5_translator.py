@@ -26,6 +26,7 @@ errors come last, under "Plumbing": nothing there is about T5.
 """
 
 import argparse
+import codecs
 import ctypes
 import difflib
 import hashlib
@@ -44,7 +45,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -99,6 +100,9 @@ class ScriptArguments:
     output_file: str | None = HfArg(default=None, help="Default: standard output.")
     reference_file: str | None = HfArg(default=None, help="Right translations, to score it.")
     baseline_file: str | None = HfArg(default=None, help="Another system's, to compare with.")
+    encoding: str = HfArg(
+        default="utf-8-sig", help="Of text files: cp1252 for Excel's and Word's in Western Europe."
+    )
     train_file: str | None = HfArg(default=None, help="TSV: source, target.")
     validation_file: str | None = HfArg(default=None, help="The same, for BLEU at every epoch.")
 
@@ -164,7 +168,8 @@ def main(argv: list[str] | None = None) -> None:
     elif args.text:
         demonstrate(args.text, model, tokenizer, **options)
     if metrics and training_args.process_index == 0:  # of several processes one reports
-        report(metrics, training_args.output_dir, next_command(args, options, training_args))
+        command = next_command(args, options, training_args)
+        report(metrics, training_args.output_dir, command, name)
 
 
 def build_prompt(source_lang: str, target_lang: str) -> str:
@@ -684,6 +689,8 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
             args.text = SAMPLE_TEXTS
         else:
             args.input_file = "-"
+    if not training:
+        follow_model(args.model_name_or_path, training_args)
     files, source = args.train_file or args.validation_file, args.text or args.input_file
     alone = args.input_file == "-" or not (training or args.output_file)
     best_by_bleu = training_args.metric_for_best_model == "bleu"
@@ -706,11 +713,34 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
     return args, vars(options), training_args
 
 
+class ShortHelp(HelpFormatter):
+    """Shows these flags alone."""
+
+    def __init__(self, names: Iterable[str], prog: str):
+        super().__init__(prog)
+        self.names = {"help", *names}
+
+    def add_usage(self, usage: str, actions: list, *others) -> None:
+        super().add_usage("%(prog)s [flags]", [], *others)
+
+    def add_arguments(self, actions: Iterable[argparse.Action]) -> None:
+        super().add_arguments([action for action in actions if action.dest in self.names])
+
+
+# Flags of the library that most runs need; `--help` shows them beside the script's own.
+COMMON = ("do_train", "do_eval", "do_predict", "num_train_epochs", "max_steps", "learning_rate")
+COMMON += ("bf16", "seed", "resume_from_checkpoint", "auto_find_batch_size", "torch_compile")
+
+
 def parse(argv: list[str] | None, *dataclasses: type) -> tuple:
     """Parse flags into dataclasses, with defaults for this machine, for --smoke and for others."""
     argv = sys.argv[1:] if argv is None else argv
     parser = transformers.HfArgumentParser(dataclasses, description=__doc__, allow_abbrev=False)
     parser.formatter_class, parser.error = HelpFormatter, refuse
+    if "all" not in argv:
+        own = chain(COMMON, *(kind.__annotations__ for kind in dataclasses))
+        parser.formatter_class = partial(ShortHelp, list(own))
+        parser.epilog = "More flags, those of transformers.TrainingArguments: --help all"
     gpu, cpu = torch.accelerator.is_available(), torch.cpu.get_capabilities()
     bf16 = torch.cuda.is_bf16_supported(False) if gpu else cpu.get("avx512_bf16", False)
     parser.set_defaults(use_cpu=not gpu, dataloader_pin_memory=gpu)
@@ -732,6 +762,13 @@ def parse(argv: list[str] | None, *dataclasses: type) -> tuple:
         refuse(str(error))
     parsed[-1].do_eval = known.do_eval  # the library sets it when it sees --eval_strategy
     return parsed
+
+
+def follow_model(model: str, training_args: transformers.TrainingArguments) -> None:
+    """Without a training and an --output_dir, let what is made of a model go to its folder."""
+    unnamed = training_args.output_dir == type(training_args).output_dir
+    if unnamed and os.path.isdir(model):
+        training_args.output_dir = model
 
 
 def check_positive(args: object, *names: str) -> None:
@@ -868,25 +905,52 @@ def read_pairs(path: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def read_lines(path: str) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file, or of standard input (`-`), without their ends.
+def read_lines(path: str, encoding: str = "utf-8-sig") -> Iterator[str]:
+    """Yield the lines of a text file, or of standard input (`-`), without their ends.
 
     LF, CRLF and CR end a line, and nothing else does.
     """
     if path == "-" and sys.stdin is None:
         raise InputError("there is no standard input: name a file")
-    options = {"encoding": "utf-8-sig", "errors": "surrogateescape", "closefd": path != "-"}
+    encoding = encoding if path == "-" else encoding_of(path, encoding)
+    options = {"encoding": encoding, "errors": "surrogateescape", "closefd": path != "-"}
     with open(0 if path == "-" else path, **options) as file:
         for number, line in enumerate(file, 1):
             wrong = NO_TEXT.search(line)
             if wrong:
                 byte = len(line[: wrong.start()].encode()) + 1
                 where = f"{path}, line {number}: byte {byte}"
-                raise InputError(f"{where} is not UTF-8 text: save the file as UTF-8")
+                raise InputError(f"{where} is no {encoding} text: name another with --encoding")
             yield line.removesuffix("\n")
 
 
 NO_TEXT = re.compile("[\0\udc80-\udcff]")  # NUL, and how Python reads bytes that are not UTF-8
+
+
+def encoding_of(path: str | Path, encoding: str) -> str:
+    """Return the encoding of a text file: of its byte order mark, or else the one that is given.
+
+    Raises InputError for a name that is none, and for files that are no text.
+    """
+    try:
+        codecs.lookup(encoding)
+    except LookupError as error:
+        raise InputError(f"--encoding {encoding}: give utf-8, cp1252 or another name") from error
+    with open(path, "rb") as file:
+        start = file.read(4)
+    for mark, kind in NO_TEXT_FILES.items():
+        if start.startswith(mark):
+            raise InputError(f"{path} is {kind}: save it as CSV or plain text in UTF-8")
+    utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return "utf-16" if utf16 else encoding
+
+
+# How files begin that are no text, and what they are.
+NO_TEXT_FILES = {
+    b"PK\3\4": "a file of Word or Excel, or another ZIP archive",
+    b"\xd0\xcf\x11\xe0": "a file of an old Word or Excel",
+    b"%PDF": "a PDF",
+}
 
 
 def as_lines(texts: list[str]) -> bytes:
@@ -1080,14 +1144,17 @@ def show(
         print(*examples, sep="\n")
 
 
-def report(metrics: dict[str, float], output_dir: str, command: str) -> None:
-    """Write and print metrics, files and the next command; a finished run needs no checkpoints."""
+def report(metrics: dict[str, float], output_dir: str, command: str, model: str) -> None:
+    """Write and print metrics, files and the next command; a finished run needs no checkpoints.
+
+    A model in this folder keeps the metrics of its training; those of another are not its own.
+    """
     results, earlier = Path(output_dir, "all_results.json"), {}
     if "train_loss" in metrics:
         for checkpoint in complete_checkpoints(output_dir):
             Path(checkpoint, "trainer_state.json").unlink()  # first: half a checkpoint is none
             shutil.rmtree(checkpoint)
-    else:
+    elif Path(model).resolve() == Path(output_dir).resolve():
         earlier = earlier_results(output_dir)
     with whole_files(output_dir) as folder:
         text = json.dumps(earlier | metrics, indent=2, sort_keys=True)

@@ -39,6 +39,11 @@ SHARED += ("complete_checkpoints", "whole_files", "report", "read_lines", "read_
 SHARED += (
     "score",
     "find_advice",
+    "encoding_of",
+    "NO_TEXT_FILES",
+    "ShortHelp",
+    "COMMON",
+    "follow_model",
     "REFUSED",
     "check_flags",
     "check_same_model",
