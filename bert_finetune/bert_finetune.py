@@ -34,6 +34,7 @@ import codecs
 import csv
 import ctypes
 import difflib
+import io
 import json
 import os
 import re
@@ -42,6 +43,7 @@ import shutil
 import sys
 import tempfile
 import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -75,12 +77,14 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import ConfusionMatrixDisplay, accuracy_score, classification_report, f1_score
 from sklearn.pipeline import make_pipeline
-from torch.nn.functional import pad
+from sklearn.utils.class_weight import compute_class_weight
+from torch.nn.functional import cross_entropy, pad
 from torch.utils.data import Dataset, Sampler, Subset, default_collate
 from tqdm import trange
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
+    AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
     BertTokenizer,
@@ -88,6 +92,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
+    TrainerCallback,
 )
 from transformers.hf_argparser import HfArg
 from transformers.integrations import get_reporting_integration_callbacks
@@ -101,8 +106,11 @@ class ScriptArguments:
 
     smoke: bool = HfArg(default=False, help="Train a tiny model: no download, seconds.")
     model_name_or_path: str = HfArg(default="bert-base-uncased", help="Hub name or folder.")
-    train_file: str | None = HfArg(default=None, help="CSV, TSV, JSON lines or Parquet.")
+    train_file: str | None = HfArg(default=None, help="CSV, TSV, Excel, JSON lines or Parquet.")
     validation_file: str | None = HfArg(default=None, help="Rows to evaluate on.")
+    validation_split_percentage: int = HfArg(
+        default=20, help="Without a validation file: its share of the training file."
+    )
     test_file: str | None = HfArg(default=None, help="Rows to predict; labels may be missing.")
     encoding: str = HfArg(
         default="utf-8-sig", help="Of text files: cp1252 for Excel's and Word's in Western Europe."
@@ -116,6 +124,10 @@ class ScriptArguments:
     early_stopping_patience: int | None = HfArg(
         default=None, help="Stop after so many evaluations without a better one."
     )
+    skip_blank_rows: bool = HfArg(default=False, help="Leave out rows without text or label.")
+    class_weights: Literal["balanced"] | None = HfArg(
+        default=None, help="balanced: the fewer rows a class has, the more each counts."
+    )
     baseline: bool = HfArg(default=True, help="Score TF-IDF with logistic regression, too.")
 
 
@@ -124,7 +136,8 @@ class FineTuningArguments(transformers.TrainingArguments):
     """The recipe: `TrainingArguments` with defaults for fine-tuning BERT."""
 
     output_dir: str = "outputs/bert_finetune"
-    per_device_train_batch_size: int = 32
+    num_train_epochs: float | None = None  # by the number of rows: see `choose_schedule`
+    per_device_train_batch_size: int | None = None
     per_device_eval_batch_size: int = 64
     learning_rate: float = 5e-5
     warmup_steps: float = 0.1
@@ -150,7 +163,9 @@ def main(argv: list[str] | None = None) -> None:
         tokenizer, model = pretrained(args.model_name_or_path, class_names(tables.get("train")))
     check_length(args.max_seq_length, model.config.max_position_embeddings)
     datasets = build_datasets(tables, tokenizer, model.config.label2id, args.max_seq_length)
-    trainer = build_trainer(model, tokenizer, training_args, datasets, args.early_stopping_patience)
+    options = {"early_stopping_patience": args.early_stopping_patience}
+    options["class_weights"] = args.class_weights
+    trainer = build_trainer(model, tokenizer, training_args, datasets, **options)
     metrics = {}
     if "train" in datasets:
         metrics |= train(trainer)
@@ -179,15 +194,40 @@ def load_splits(args: ScriptArguments, training_args: FineTuningArguments) -> di
     else:
         columns = ["text", "label"]
         tables = {split: pd.DataFrame(rows, columns=columns) for split, rows in SAMPLE.items()}
+    if "train" in tables:
+        tables["train"] = tables["train"].head(args.max_train_samples)
+    measured = not chosen or {"train", "validation"} <= set(chosen)
+    if args.train_file and not args.validation_file and measured:
+        percentage = args.validation_split_percentage
+        tables["train"], held_out = hold_out(tables["train"], percentage, training_args.seed)
+        if len(held_out):
+            tables["validation"] = held_out
     for split in chosen or ["train"]:
         if split not in tables:
             raise InputError(f"no {split} file: give --{split}_file, or choose with --do_...")
-    tables = {split: tables[split] for split in chosen or tables}
-    if "train" in tables:
-        tables["train"] = tables["train"].head(args.max_train_samples)
-    elif args.smoke:
+    tables = {split: tables[split] for split in files if split in (chosen or tables)}
+    if args.smoke and "train" not in tables:
         raise InputError("--smoke builds a model to train: leave it out to use a saved one")
     return tables
+
+
+def hold_out(
+    table: pd.DataFrame, percentage: int = 20, seed: int = 42
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows to train on, and a share of each class to validate with, drawn by the seed.
+
+    Rows of one text stand on one side, and of every class at least one text is trained on.
+    """
+    texts = pd.MultiIndex.from_frame(table.drop(columns="label"))
+    unique = table[~texts.duplicated()].sample(frac=1, random_state=seed)
+    classes = unique.groupby("label")["label"]
+    sizes = classes.transform("size")
+    wanted = (sizes * percentage / 100).round().clip(upper=sizes - 1)
+    chosen = unique[classes.cumcount() < wanted]
+    held_out = texts.isin(pd.MultiIndex.from_frame(chosen.drop(columns="label")))
+    found = f"{held_out.sum():,} of {len(table):,} training rows are kept to validate with"
+    print(f"{found} (--validation_split_percentage {percentage})")
+    return table[~held_out].reset_index(drop=True), table[held_out].reset_index(drop=True)
 
 
 def report_leaks(tables: dict[str, pd.DataFrame]) -> None:
@@ -210,7 +250,7 @@ class TextClassificationDataset(Dataset):
     Item: `input_ids`, `token_type_ids` and `attention_mask`, int64 of shape (max_seq_length,), and
     `labels`, int64 of shape (), where labels (numbers of classes) are given. Texts are tokenized
     once and kept without padding. `lengths`: tokens of each row before padding, int64 (rows,);
-    `cut`: how many rows were longer.
+    `cut`: how many rows were longer; `unknown`: the share of tokens that the tokenizer lacks.
     Raises InputError if no text fits in.
     """
 
@@ -227,18 +267,22 @@ class TextClassificationDataset(Dataset):
         special_tokens = tokenizer.num_special_tokens_to_add(pair=text_pairs is not None)
         if max_seq_length <= special_tokens:
             raise InputError(f"--max_seq_length {max_seq_length} leaves no room for text")
-        self.cut = 0
+        self.cut, unknown = 0, 0
         self.input_ids, self.token_type_ids = [], []  # arrays take less memory than lists of int
         for start in trange(0, len(texts), 1000, desc="Tokenizing", disable=None, leave=False):
             rows = slice(start, start + 1000)
             pairs = None if text_pairs is None else list(text_pairs[rows])
             options = {"truncation": True, "max_length": max_seq_length}
             options["split_special_tokens"] = True  # "[SEP]" in a text is text
+            options["return_token_type_ids"] = True  # BERT reads them, whatever its tokenizer is
             encoded = tokenizer(list(texts[rows]), pairs, **options)
             self.cut += sum(bool(row.overflowing) for row in encoded.encodings)
             self.input_ids += [np.array(ids, np.int32) for ids in encoded["input_ids"]]
             self.token_type_ids += [np.array(ids, np.int8) for ids in encoded["token_type_ids"]]
+        for ids in self.input_ids:
+            unknown += np.count_nonzero(ids == tokenizer.unk_token_id)
         self.lengths = torch.tensor([len(ids) for ids in self.input_ids])
+        self.unknown = unknown / max(1, int(self.lengths.sum()))
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -287,6 +331,9 @@ def build_datasets(
         )
         rows, cut = len(table), datasets[split].cut
         print(f"{split}: {rows:,} rows, {cut:,} of them cut to {max_seq_length} tokens")
+        unknown = datasets[split].unknown
+        if unknown > 0.05:
+            print(f"warning: {split}: {unknown:.0%} of the tokens are unknown to this model")
     return datasets
 
 
@@ -336,8 +383,10 @@ def pretrained(
         if classes is None and not has_trained_head(config):
             raise InputError(f"{name} has no trained classification head for single labels")
         same = classes is None or set(classes) == set(own_classes)
+        if has_trained_head(config) and not same:
+            print(f"A new classification head: the {len(own_classes)} classes of {name} are others")
         set_classes(config, own_classes if same else classes)
-        tokenizer = keep_capitals(BertTokenizer.from_pretrained(folder), folder)
+        tokenizer = load_tokenizer(folder)
         options = {"dtype": torch.float32, "use_safetensors": True, "ignore_mismatched_sizes": True}
         model, loading = BertForSequenceClassification.from_pretrained(
             folder, config=config, output_loading_info=True, **options
@@ -350,6 +399,24 @@ def pretrained(
         raise InputError(f"{name} is not a whole BERT: {len(lost)} weights are missing: {lost[0]}")
     check_vocabulary(folder, len(tokenizer), config.vocab_size)
     return tokenizer, model
+
+
+def load_tokenizer(folder: str) -> PreTrainedTokenizerBase:
+    """Return the tokenizer that a folder names, else `BertTokenizer`.
+
+    The library's class would read any folder, and take most words of another family's for unknown.
+    """
+    named = "BertTokenizer"
+    for file in ("config.json", "tokenizer_config.json"):
+        path = Path(folder, file)
+        settings = json.loads(path.read_bytes()) if path.exists() else {}
+        named = settings.get("tokenizer_class") or named
+    if named.removesuffix("Fast") == "BertTokenizer":
+        return keep_capitals(BertTokenizer.from_pretrained(folder), folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if not tokenizer.is_fast:
+        raise InputError(f"{folder}: its {named} cannot tell which texts are cut")
+    return tokenizer
 
 
 def has_trained_head(config: BertConfig) -> bool:
@@ -395,12 +462,15 @@ def build_trainer(
     training_args: transformers.TrainingArguments,
     datasets: dict[str, TextClassificationDataset],
     early_stopping_patience: int | None = None,
+    class_weights: Literal["balanced"] | None = None,
 ) -> Trainer:
     """Return the trainer of `train`; without `validation` it keeps the last epoch, not the best.
 
-    It stops after `early_stopping_patience` evaluations without a better one.
+    It stops after `early_stopping_patience` evaluations without a better one. With `balanced`
+    weights all classes count alike, however many rows they have.
     """
-    validation, callbacks = datasets.get("validation"), []
+    choose_schedule(training_args, len(datasets.get("train", [])))
+    validation, callbacks = datasets.get("validation"), [BreakTies()]
     if validation is None:
         training_args.eval_strategy = "no"
         training_args.load_best_model_at_end = False
@@ -412,7 +482,7 @@ def build_trainer(
         speed_up_on_cpu(model)
     # The model's loss is a mean: the trainer must divide by accumulated steps and processes.
     model.accepts_loss_kwargs = False
-    return LengthGroupedTrainer(
+    trainer = LengthGroupedTrainer(
         model,
         training_args,
         data_collator=partial(cut_padding, multiple_of=8 if training_args.torch_compile else 1),
@@ -422,6 +492,45 @@ def build_trainer(
         compute_metrics=accuracy_and_f1,
         callbacks=callbacks,
     )
+    if class_weights:
+        labels = datasets["train"].labels.numpy()
+        found = np.unique(labels)
+        weights = torch.ones(model.config.num_labels)
+        balanced = compute_class_weight(class_weights, classes=found, y=labels)
+        weights[found] = torch.from_numpy(balanced).float()
+        trainer.class_weights = weights.to(training_args.device)
+    return trainer
+
+
+def choose_schedule(args: transformers.TrainingArguments, rows: int) -> None:
+    """Set the epochs and the rows of a batch, where they are None: the fewer rows, the more steps.
+
+    Mosbach et al. 2021 (https://arxiv.org/abs/2006.04884) and Zhang et al. 2021
+    (https://arxiv.org/abs/2006.05987) train few rows for up to 20 epochs.
+    """
+    if args.per_device_train_batch_size is None:
+        args.per_device_train_batch_size = 8 if rows < 500 else 16 if rows < 2000 else 32
+    if args.num_train_epochs is None:
+        args.num_train_epochs = min(20, max(3, 6000 // max(1, rows)))
+        if rows and args.max_steps <= 0:
+            epochs = f"{args.num_train_epochs} epochs of {rows:,} rows"
+            print(f"{epochs} in batches of {args.train_batch_size}: few rows need many steps")
+
+
+class BreakTies(TrainerCallback):
+    """Of two epochs of equal accuracy or F1 the one of the lower loss is the better one."""
+
+    def on_train_begin(self, args, state, control, **_):
+        self.name = args.metric_for_best_model
+        if self.name in ("accuracy", "f1_macro"):
+            args.metric_for_best_model = "tie_broken"
+
+    def on_evaluate(self, args, state, control, metrics, **_):
+        if args.metric_for_best_model == "tie_broken":
+            metrics["eval_tie_broken"] = metrics[f"eval_{self.name}"] - 1e-9 * metrics["eval_loss"]
+
+    def on_train_end(self, args, state, control, **_):
+        args.metric_for_best_model = self.name
 
 
 class LengthGroupedTrainer(Trainer):
@@ -440,6 +549,22 @@ class LengthGroupedTrainer(Trainer):
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> None:
         return None
+
+    class_weights: torch.Tensor | None = None  # (classes,)
+
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: dict, return_outputs: bool = False, **_
+    ) -> torch.Tensor | tuple:
+        """Return the mean cross-entropy; weights and label smoothing are for training alone."""
+        options = {}
+        if model.training:
+            options["weight"] = self.class_weights
+            options["label_smoothing"] = self.args.label_smoothing_factor
+        outputs = model(**inputs)
+        if "labels" in inputs:
+            logits = outputs["logits"].float()
+            outputs["loss"] = cross_entropy(logits, inputs["labels"], **options)
+        return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
 
 class ShuffledBatchesSampler(Sampler):
@@ -534,10 +659,12 @@ def longest_first(dataset: TextClassificationDataset) -> Subset:
 
 
 def accuracy_and_f1(output: transformers.EvalPrediction) -> dict[str, float]:
-    """Return accuracy and macro F1, over all classes, of logits (rows, classes), labels (rows,)."""
+    """Return accuracy and macro F1 of logits (rows, classes), labels (rows,).
+
+    F1 is the mean over the classes that occur in either.
+    """
     predicted, labels = output.predictions.argmax(-1), output.label_ids
-    options = {"labels": range(output.predictions.shape[1]), "zero_division": 0}
-    f1_macro = f1_score(labels, predicted, average="macro", **options)
+    f1_macro = f1_score(labels, predicted, average="macro", zero_division=0)
     return {"accuracy": accuracy_score(labels, predicted), "f1_macro": f1_macro}
 
 
@@ -575,7 +702,7 @@ def evaluate(
     id2label = trainer.model.config.id2label
     classes = np.array([id2label[number] for number in range(len(id2label))])
     labels, predicted = classes[dataset.labels.numpy()], classes[probabilities.argmax(-1)]
-    table = classification_report(labels, predicted, labels=classes, zero_division=0)
+    table = classification_report(labels, predicted, zero_division=0)
     with whole_files(trainer.args.output_dir) as folder:
         figure = draw_confusion_matrix(labels, predicted, classes)
         figure.savefig(folder / "confusion_matrix.png", dpi=120)
@@ -584,8 +711,13 @@ def evaluate(
             table = "The table of all classes is in classification_report.txt"
     print(table)
     for text, label, row in zip(texts[:12], predicted, probabilities, strict=False):
-        print(f"  {label} {row.max():.3f}  {text:.90}")
+        print(f"  {label} {row.max():.3f}  {' '.join(text.split()):.90}")
+    if len(set(predicted)) == 1 < len(set(labels)):
+        print(f"warning: all rows are called {str(predicted[0])!r}: {MORE_TRAINING}")
     return metrics
+
+
+MORE_TRAINING = "try --num_train_epochs 20 --learning_rate 1e-4 with the other flags as they are"
 
 
 def compare_with_baseline(tables: dict[str, pd.DataFrame], accuracy: float) -> dict[str, float]:
@@ -598,10 +730,12 @@ def compare_with_baseline(tables: dict[str, pd.DataFrame], accuracy: float) -> d
     if train["label"].nunique() > 300:
         print("No baseline: with more than 300 classes it takes too much memory")
         return {}
-    words = TfidfVectorizer(token_pattern=r"\w+|[^\w\s]")
-    model = make_pipeline(words, LogisticRegression(max_iter=1000))
+    words = {"token_pattern": r"\w+|[^\w\s]"}
+    if texts[0].str.len().sum() > 20 * texts[0].str.count(r"\s").add(1).sum():
+        words = {"analyzer": "char", "ngram_range": (1, 3)}  # Chinese, Thai: no spaces between them
+    model = make_pipeline(TfidfVectorizer(**words), LogisticRegression(max_iter=1000))
     predicted = model.fit(texts[0], train["label"]).predict(texts[1])
-    rows, options = len(predicted), {"labels": model.classes_, "zero_division": 0}
+    rows, options = len(predicted), {"zero_division": 0}
     metrics = {
         "baseline_accuracy": accuracy_score(validation["label"], predicted),
         "baseline_f1_macro": f1_score(validation["label"], predicted, average="macro", **options),
@@ -610,6 +744,8 @@ def compare_with_baseline(tables: dict[str, pd.DataFrame], accuracy: float) -> d
     for name, share in {"TF-IDF": metrics["baseline_accuracy"], "BERT": accuracy}.items():
         interval = binomtest(round(share * rows), rows).proportion_ci(method="wilson")
         print(f"  {name} {share:.3f} ({interval.low:.3f} to {interval.high:.3f})")
+    if accuracy <= metrics["baseline_accuracy"]:
+        print(f"warning: BERT is not better than counting words: {MORE_TRAINING}")
     return metrics
 
 
@@ -629,16 +765,25 @@ def write_predictions(
 ) -> dict[str, float]:
     """Write predictions.tsv, a row per row of the table; return the metrics.
 
-    Columns: the texts, the likeliest label and its probability, then the probability of each class.
+    Columns: what else the table has, the texts, the likeliest label and its probability, then the
+    probability of each class. A blank text has none.
     """
     probabilities, metrics = predict(trainer, dataset)
     id2label = trainer.model.config.id2label
-    predictions = table.filter(["text", "text_pair"]).replace(r"[\t\r\n]", " ", regex=True)
+    texts = table.filter(["text", "text_pair"])
+    others = table.drop(columns=["text", "text_pair", "label"], errors="ignore")
+    predictions = pd.concat([others.astype("string").fillna(""), texts], axis=1)
+    predictions = predictions.replace(r"[\t\r\n]+", " ", regex=True)
     classes = [re.sub(r"[\t\r\n]", " ", id2label[number]) for number in range(len(id2label))]
     predictions["label"] = [classes[number] for number in probabilities.argmax(-1)]
     predictions["probability"] = probabilities.max(-1).round(6)
     columns = pd.DataFrame(probabilities.round(6), predictions.index, classes)
     predictions = pd.concat([predictions, columns], axis=1)
+    blank = (table["text"].str.strip() == "").to_numpy()
+    if blank.any():
+        print(f"test: {blank.sum():,} rows have no text, and so no prediction")
+        predictions = predictions.astype("string")
+        predictions.loc[blank, ["label", "probability", *classes]] = ""
     if "label" in table and dataset.labels is None:
         metrics |= score_labelled(probabilities, table["label"], trainer.model.config.label2id)
     with whole_files(trainer.args.output_dir) as folder:
@@ -680,6 +825,9 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, FineTuning
     """Parse and check the command line; bad usage raises InputError."""
     args, training_args = parse(argv, ScriptArguments, FineTuningArguments)
     check_positive(args, "max_seq_length", "max_train_samples")
+    percentage = args.validation_split_percentage
+    if not 0 <= percentage < 100:
+        raise InputError(f"--validation_split_percentage {percentage}: give a number from 0 to 99")
     if not training_args.do_train and (training_args.do_eval or training_args.do_predict):
         follow_model(args.model_name_or_path, training_args)
     return args, training_args
@@ -803,40 +951,178 @@ def keep_freed_memory() -> None:
 
 
 def load_table(path: str, args: ScriptArguments, split: str) -> pd.DataFrame:
-    """Return the columns `text`, `text_pair` and `label`, as far as there are any, all str."""
-    table, columns = read_table(path, args.column_names, args.encoding), {}
-    for name in ("text", "text_pair", "label"):
-        column = getattr(args, f"{name}_column")
-        optional = split == "test" and name == "label"
-        if column in table:
-            columns[name] = as_strings(table[column], path, optional)
-        elif column is not None and not optional:
-            found = f"no column {column!r} among {list(table)}"
-            raise InputError(f"{path}: {found}: name it with --{name}_column")
+    """Return the columns `text`, `text_pair` and `label`, as far as there are any, all str.
+
+    A table to predict keeps its other columns, too. Raises InputError with all that is wrong.
+    """
+    table = read_table(path, args.column_names, args.encoding)
     if table.empty:
         raise InputError(f"{path}: no rows")
-    table = pd.DataFrame(columns)
-    labels = table.get("label", pd.Series(dtype="string"))
+    names = {name: getattr(args, f"{name}_column") for name in ("text", "text_pair", "label")}
+    names = {name: column for name, column in names.items() if column is not None}
+    if split == "test" and args.label_column not in table:
+        names.pop("label")
+    missing = [column for column in names.values() if column not in table]
+    if missing:
+        flags = " and ".join(f"--{name}_column" for name in names)
+        found = f"no column {missing[0]!r} among {list(table)}"
+        raise InputError(f"{path}: {found}: name it with {flags}")
+    columns = {name: as_strings(table[column], path) for name, column in names.items()}
+    columns = pd.DataFrame(columns)
+    labels = columns.get("label", pd.Series(dtype="string"))
     if (labels != labels.str.strip()).any():
         print(f"{path}: spaces around labels are left out")
-        table["label"] = labels.str.strip()
-    return table
+        columns["label"] = labels.str.strip()
+    if split == "test":
+        others = table.drop(columns=[*names.values(), *names], errors="ignore")
+        columns = pd.concat([others, columns], axis=1)
+    else:
+        columns = without_blanks(columns, path, names, args)
+    return columns.reset_index(drop=True)
 
 
-def as_strings(values: pd.Series, path: str, may_be_blank: bool) -> pd.Series:
-    """Return texts or labels as str. Raises InputError with the row of a list, or of a blank."""
+def without_blanks(
+    table: pd.DataFrame, path: str, names: dict[str, str], args: ScriptArguments
+) -> pd.DataFrame:
+    """Return the rows that are whole. Raises InputError with the others, if they are not to go."""
+    faults = []
+    for name, column in names.items():
+        blank = table.index[table[name].str.strip() == ""]
+        if len(blank):
+            faults.append(f"column {column!r} is empty in {row_numbers(blank)}")
+    if not faults:
+        return table
+    found = f"{path}: {' and '.join(faults)}"
+    if not args.column_names and Path(path).suffix.lower() in SHEETS:
+        found += ", counted as a spreadsheet does: row 1 is the header"
+    if not args.skip_blank_rows:
+        raise InputError(f"{found}: fill them, or leave them out with --skip_blank_rows")
+    print(f"{found}: left out")
+    blank = table.apply(lambda texts: texts.str.strip() == "").any(axis=1)
+    return table[~blank]
+
+
+def row_numbers(rows: Sequence[int]) -> str:
+    """Return the first of many numbers, and how many they are."""
+    first = ", ".join(map(str, rows[:5]))
+    if len(rows) == 1:
+        return f"row {first}"
+    more = " …" if len(rows) > 5 else ""
+    return f"rows {first}{more} ({len(rows):,} in all)"
+
+
+def as_strings(values: pd.Series, path: str) -> pd.Series:
+    """Return texts or labels as str. Raises InputError with the row of a list."""
     lists = np.flatnonzero(values.map(pd.api.types.is_list_like))
     if len(lists):
         found = f"column {values.name!r} holds {values.iloc[lists[0]]!s:.60}"
-        raise InputError(f"{path}, row {lists[0] + 1}: {found}: give one text or number a row")
+        row = values.index[lists[0]]
+        raise InputError(f"{path}, row {row}: {found}: give one text or number a row")
+    if values.map(type).eq(bytes).any():  # of Parquet
+        values = values.str.decode("utf-8")
     strings = values.astype("string").fillna("")
     if pd.api.types.is_float_dtype(values):  # as whole numbers are beside missing ones
         strings = strings.str.removesuffix(".0")
-    blank = np.flatnonzero(strings.str.strip() == "")
-    if len(blank) and not may_be_blank:
-        where = f"{path}, row {blank[0] + 1} ({len(blank):,} in all)"
-        raise InputError(f"{where}: column {values.name!r} is empty: fill it or leave it out")
     return strings
+
+
+def read_table(
+    path: str, column_names: list[str] | None = None, encoding: str = "utf-8-sig"
+) -> pd.DataFrame:
+    """Read CSV, TSV, Excel, JSON lines or Parquet; "None" stays text. Raises InputError.
+
+    The index is the number of a row as people count them: in a sheet the header is row 1.
+    """
+    suffix = Path(path).suffix.lower()
+    try:
+        if suffix in (".csv", ".tsv"):
+            return read_rows(path, suffix, column_names, encoding)
+        if suffix in (".json", ".jsonl"):
+            return read_json_lines(path, encoding)
+        if suffix in SHEETS:
+            rows = pd.read_excel(path, dtype=str, keep_default_na=False, header=None)
+            return as_table(rows.to_numpy().tolist(), path, column_names)
+        table = pd.read_parquet(path)
+    except (AttributeError, TypeError, zipfile.BadZipFile, *HUB_ERRORS) as error:
+        kinds = "CSV, TSV, Excel, JSON lines or Parquet"
+        raise InputError(f"cannot read {path} as {kinds}: {error}") from error
+    if not isinstance(table.index, pd.RangeIndex):
+        table = table.reset_index()
+    return table.set_axis(range(1, len(table) + 1))
+
+
+SPACE_BEFORE_QUOTE = re.compile(r'(?:^|\0)[ ]+"')
+SHEETS = (".csv", ".tsv", ".xlsx", ".xlsm")
+# A field in quotes with a doubled quote inside, as Excel writes TSV.
+EXCELS_QUOTES = re.compile(r'(?:^|\t)"[^"\t]*(?:""[^"\t]*)+"(?=[\t\r\n])', re.MULTILINE)
+
+
+def read_rows(
+    path: str, suffix: str, column_names: list[str] | None, encoding: str
+) -> pd.DataFrame:
+    """Read CSV, commas or semicolons, or TSV, whose quotes are plain unless Excel wrote them."""
+    encoding = encoding_of(path, encoding)
+    with open(path, encoding=encoding, newline="") as file:
+        try:
+            text = file.read()
+        except UnicodeError as error:
+            found = f"{path}: byte {error.start} is not {encoding}"
+            raise InputError(f"{found}: name its --encoding, for instance cp1252") from error
+    if "\0" in text:
+        raise InputError(f"{path}: NUL bytes are no text: name its --encoding, for instance utf-16")
+    header = re.split(r"[\r\n]", text, maxsplit=1)[0]
+    options = {"delimiter": "\t" if suffix == ".tsv" else ",", "strict": True}
+    if suffix == ".tsv" and not EXCELS_QUOTES.search(text):
+        options["quoting"] = csv.QUOTE_NONE
+    if suffix == ".csv" and header.count(";") > header.count(","):
+        print(f"{path}: semicolons between the columns")
+        options["delimiter"] = ";"
+    reader = csv.reader(io.StringIO(text, newline=""), **options)
+    limit = csv.field_size_limit(2**31 - 1)  # a text may be long
+    rows = []
+    try:
+        rows.extend(reader)
+    except csv.Error as error:
+        row = f"{path}, row {len(rows) + 1}"
+        raise InputError(f"{row}: {error}: quotes inside quotes are doubled") from error
+    finally:
+        csv.field_size_limit(limit)
+    return as_table(rows, path, column_names)
+
+
+def as_table(rows: list[list[str]], path: str, column_names: list[str] | None) -> pd.DataFrame:
+    """Return the rows of a sheet as a table. Raises InputError with those of another length."""
+    numbered = {number: row for number, row in enumerate(rows, 1) if row}
+    if not numbered:
+        raise InputError(f"{path}: no rows")
+    if column_names is None:
+        header = numbered.pop(min(numbered))
+        column_names = [name.strip() for name in header]
+    odd = [number for number, row in numbered.items() if len(row) != len(column_names)]
+    if odd:
+        found = f"not the columns {column_names} in {row_numbers(odd)}"
+        raise InputError(f"{path}: {found}: correct the separators and the quotes")
+    for number, row in numbered.items():
+        if path.endswith(".csv") and SPACE_BEFORE_QUOTE.search("\0".join(row)):
+            found = "a space before a quotation mark"
+            raise InputError(f"{path}, row {number}: {found}: leave it out")
+    return pd.DataFrame(numbered.values(), list(numbered), column_names, dtype="object")
+
+
+def read_json_lines(path: str, encoding: str) -> pd.DataFrame:
+    """Read an object per line; numbers and keys stay what they are. Raises InputError."""
+    rows = {}
+    with open(path, encoding=encoding_of(path, encoding)) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line) if line.strip() else None
+            except ValueError as error:
+                raise InputError(f"cannot read {path}, line {number}: {error}") from error
+            if isinstance(row, dict):
+                rows[number] = row
+            elif row is not None:
+                raise InputError(f"cannot read {path}, line {number}: {line:.40} is no object")
+    return pd.DataFrame(list(rows.values()), list(rows), dtype="object")
 
 
 def encoding_of(path: str | Path, encoding: str) -> str:
@@ -863,38 +1149,6 @@ NO_TEXT_FILES = {
     b"\xd0\xcf\x11\xe0": "a file of an old Word or Excel",
     b"%PDF": "a PDF",
 }
-
-
-def read_table(
-    path: str, column_names: list[str] | None = None, encoding: str = "utf-8-sig"
-) -> pd.DataFrame:
-    """Read CSV, TSV (quotes are plain characters), JSON lines or Parquet; "None" stays text."""
-    suffix = Path(path).suffix.lower()
-    options = {"names": column_names, "header": None if column_names else 0}
-    options |= {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig"}
-    if suffix == ".tsv":
-        options |= {"sep": "\t", "quoting": csv.QUOTE_NONE}
-    try:
-        if suffix in (".csv", ".tsv"):
-            if b"\0" in Path(path).read_bytes():
-                raise ValueError("NUL bytes are no text in UTF-8")
-            table = pd.read_csv(path, **options)
-        elif suffix in (".json", ".jsonl"):
-            with open(path, encoding="utf-8-sig") as file:
-                table = pd.read_json(file, lines=True, dtype=False, convert_dates=False)
-        else:
-            table = pd.read_parquet(path)
-            if not isinstance(table.index, pd.RangeIndex):
-                table = table.reset_index()
-    except (AttributeError, OSError, TypeError, ValueError) as error:  # pandas raises all of them
-        raise InputError(
-            f"cannot read {path} as CSV, TSV, JSON lines or Parquet: {error}"
-        ) from error
-    if len(table.columns) == 1 and ";" in str(table.columns[0]):
-        raise InputError(f"{path}: semicolons between the columns: save it with commas, or as .tsv")
-    if not isinstance(table.index, pd.RangeIndex):  # pandas took surplus fields for an index
-        raise InputError(f"{path}: the rows have more fields than the columns {list(table)}")
-    return table
 
 
 # What of a checkpoint is read: no weights in other formats, and nothing in sub-folders.
@@ -1051,7 +1305,8 @@ def check_same_model(checkpoint: str, trainer: Trainer) -> None:
 def next_command(args: ScriptArguments) -> str:
     """Return the flags that predict with this model, for rows like those of this run."""
     flags = ["--do_predict", "--test_file", "FILE"]
-    for name in ("model_name_or_path", "text_column", "text_pair_column", "max_seq_length"):
+    names = ("model_name_or_path", "text_column", "text_pair_column", "max_seq_length")
+    for name in (*names, "encoding"):
         if getattr(args, name) != getattr(ScriptArguments, name):
             flags += [f"--{name}", str(getattr(args, name))]
     return shlex.join(flags)

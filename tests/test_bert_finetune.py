@@ -6,11 +6,13 @@ import json
 import re
 import shlex
 import shutil
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import transformers
 from conftest import SCRIPTS, load_script
 from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
@@ -277,9 +279,9 @@ def test_metrics_are_scikit_learns(trained, capsys):
     metrics = bert.accuracy_and_f1(type("P", (), {"predictions": logits, "label_ids": labels}))
     assert metrics["accuracy"] == pytest.approx(2 / 3)
     assert metrics["f1_macro"] == pytest.approx(f1_score(labels, [0, 1, 0], average="macro"))
-    # A class that is in no row counts, as in the printed table.
+    # A class that is in no row and in no prediction does not count, as in the printed table.
     output = type("P", (), {"predictions": np.eye(3)[[0, 1, 1]], "label_ids": np.array([0, 1, 1])})
-    assert bert.accuracy_and_f1(output)["f1_macro"] == pytest.approx(2 / 3)
+    assert bert.accuracy_and_f1(output)["f1_macro"] == 1
 
 
 ROWS = [
@@ -477,7 +479,8 @@ def test_names_of_classes_follow_their_numbers_everywhere(order, checkpoint, tmp
     shown = re.findall(r"^  (\w+) 0\.\d+  ", output, re.MULTILINE)
     assert shown == expected
     support = dict(re.findall(r"^ +(bad|fair|good) .* (\d+)$", output, re.MULTILINE))
-    assert support == {"bad": "0", "fair": "0", "good": str(len(TEXTS))}
+    occurring = dict.fromkeys(expected, "0") | {"good": str(len(TEXTS))}
+    assert support == occurring
     metrics = json.loads((tmp_path / "out" / "all_results.json").read_text())
     assert metrics["eval_accuracy"] == pytest.approx(expected.count("good") / len(TEXTS))
 
@@ -516,7 +519,7 @@ def test_test_rows_without_labels_are_predicted(labels, scored, trained, tmp_pat
     assert table["label"].tolist() == ["negative", "positive", "negative"]
     metrics = json.loads((tmp_path / "out" / "all_results.json").read_text())
     assert metrics.get("test_accuracy") == (1.0 if scored else None)
-    assert metrics.get("test_f1_macro") == (0.5 if scored else None)  # of both classes
+    assert metrics.get("test_f1_macro") == (1 if scored else None)
 
 
 def test_a_class_of_the_name_minus_one_is_a_class(tmp_path):
@@ -835,3 +838,270 @@ def test_early_stopping_ends_after_so_many_epochs_without_a_better_one(tmp_path)
 def test_labels_that_look_like_a_measure_get_a_warning(labels, measure, capsys):
     bert.class_names(pd.DataFrame({"label": [str(label) for label in labels]}))
     assert ("a measure?" in capsys.readouterr().out) == measure
+
+
+# Few rows
+
+
+@pytest.mark.parametrize(
+    ("rows", "epochs", "batch"),
+    [(100, 20, 8), (300, 20, 8), (1000, 6, 16), (1999, 3, 16), (6920, 3, 32), (10**6, 3, 32)],
+)
+def test_few_rows_get_many_steps_unless_the_flags_say_otherwise(rows, epochs, batch, capsys):
+    _, args = bert.parse_arguments([])
+    bert.choose_schedule(args, rows)
+    assert (args.num_train_epochs, args.per_device_train_batch_size) == (epochs, batch)
+    assert f"{epochs} epochs of {rows:,} rows in batches of {batch}: " in capsys.readouterr().out
+    flags = ["--num_train_epochs", "2.5", "--per_device_train_batch_size", "7"]
+    _, args = bert.parse_arguments(flags)
+    bert.choose_schedule(args, rows)
+    assert (args.num_train_epochs, args.per_device_train_batch_size) == (2.5, 7)
+    assert capsys.readouterr().out == ""
+
+
+def test_rows_are_held_out_by_class_and_text(capsys):
+    """Of each class its share, of one row none; all rows of a text on one side."""
+    rows = [(f"text {i}", "many") for i in range(50)] + [(f"other {i}", "few") for i in range(10)]
+    rows += [("single", "one")] + [("text 3", "many")] * 5
+    table = pd.DataFrame(rows, columns=["text", "label"])
+    train, held_out = bert.hold_out(table, 20, seed=1)
+    assert not set(train["text"]) & set(held_out["text"])
+    assert sorted([*train["text"], *held_out["text"]]) == sorted(table["text"])
+    counts = held_out.drop_duplicates()["label"].value_counts()
+    assert counts.to_dict() == {"many": 10, "few": 2}
+    assert "single" in set(train["text"])
+    again = bert.hold_out(table, 20, seed=1)[1]
+    assert held_out.equals(again) and not held_out.equals(bert.hold_out(table, 20, seed=2)[1])
+    pairs = table.assign(text_pair=[str(i % 2) for i in range(len(table))])
+    train, held_out = bert.hold_out(pairs, 50, seed=1)
+    sides = [set(map(tuple, side[["text", "text_pair"]].to_numpy())) for side in (train, held_out)]
+    assert not sides[0] & sides[1] and len(held_out) > 20
+
+
+def test_a_file_alone_is_measured_on_a_part_of_it(tmp_path, capsys):
+    rows = [(f"good film {i}", "yes") for i in range(20)] + [
+        (f"bad film {i}", "no") for i in range(20)
+    ]
+    metrics = run_on(tmp_path, train=pd.DataFrame(rows, columns=["text", "label"]))
+    assert "8 of 40 training rows are kept to validate with" in capsys.readouterr().out
+    assert {"eval_accuracy", "baseline_accuracy"} <= metrics.keys()
+    flags = ["--smoke", "--train_file", str(tmp_path / "train.csv"), "--do_train"]
+    bert.main([*flags, "--output_dir", str(tmp_path / "whole"), "--num_train_epochs", "1"])
+    assert "kept to validate" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["accuracy", "f1_macro", "loss"])
+def test_of_equal_epochs_the_one_of_the_lower_loss_is_kept(name, tokenizer, tmp_path, monkeypatch):
+    """Accuracy is the same in all epochs, the loss lowest in the second."""
+    losses = iter([0.9, 0.2, 0.5])
+    evaluate = transformers.Trainer.evaluation_loop
+
+    def fixed(self, *others, **options):
+        output = evaluate(self, *others, **options)
+        output.metrics.update(eval_loss=next(losses), eval_accuracy=0.5, eval_f1_macro=0.5)
+        return output
+
+    monkeypatch.setattr(transformers.Trainer, "evaluation_loop", fixed)
+    flags = ["--metric_for_best_model", name, "--num_train_epochs", "3", "--use_cpu"]
+    _, args = bert.parse_arguments([*flags, "--output_dir", str(tmp_path)])
+    dataset = bert.TextClassificationDataset(TEXTS, tokenizer, labels=LABELS)
+    datasets = {"train": dataset, "validation": dataset}
+    trainer = bert.build_trainer(tiny_model(tokenizer), tokenizer, args, datasets)
+    trainer.train()
+    first_two = trainer.state.max_steps // 3 * 2
+    assert trainer.state.best_model_checkpoint.endswith(f"checkpoint-{first_two}")
+    assert args.metric_for_best_model == name
+
+
+def test_weights_and_smoothing_are_for_training_alone(tokenizer, tmp_path):
+    flags = ["--label_smoothing_factor", "0.3", "--use_cpu", "--bf16", "false"]
+    _, args = bert.parse_arguments([*flags, "--output_dir", str(tmp_path)])
+    dataset = bert.TextClassificationDataset(TEXTS[:3], tokenizer, labels=LABELS[:3])
+    model = tiny_model(tokenizer)
+    with torch.no_grad():
+        model.classifier.weight.mul_(100)
+    datasets = {"train": dataset, "validation": dataset}
+    trainer = bert.build_trainer(model, tokenizer, args, datasets, class_weights="balanced")
+    batch = bert.cut_padding([dataset[i] for i in range(len(dataset))])
+    logits, labels = model.eval()(**batch).logits, torch.tensor(LABELS[:3])
+    plain = torch.nn.functional.cross_entropy(logits, labels)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(plain.item(), abs=1e-5)
+    counts = np.bincount(LABELS[:3])
+    balanced = torch.tensor(3 / (len(counts) * counts), dtype=torch.float32)
+    model.train()
+    for module in model.modules():
+        if hasattr(module, "p"):
+            module.p = 0.0  # no dropout
+    model.set_attn_implementation("eager")
+    model.config.attention_probs_dropout_prob = 0.0
+    expected = torch.nn.functional.cross_entropy(
+        model(**batch).logits, labels, balanced, label_smoothing=0.3
+    )
+    assert trainer.compute_loss(model, batch).item() == pytest.approx(expected.item(), rel=0.05)
+    assert abs(expected - plain) > 1e-2
+
+
+def test_a_model_that_has_learnt_nothing_says_so(tokenizer, tmp_path, capsys):
+    """All rows one class, and not better than counting words: a line each, with what to try."""
+    table = pd.DataFrame({"text": TEXTS, "label": [str(label) for label in LABELS]})
+    model = tiny_model(tokenizer, id2label={0: "0", 1: "1"})
+    with torch.no_grad():
+        model.classifier.bias[1] = 99
+    _, args = bert.parse_arguments(["--output_dir", str(tmp_path)])
+    dataset = bert.TextClassificationDataset(TEXTS, tokenizer, labels=LABELS)
+    trainer = bert.build_trainer(model, tokenizer, args, {"validation": dataset})
+    accuracy = bert.evaluate(trainer, dataset, TEXTS)["eval_accuracy"]
+    advice = "try --num_train_epochs 20 --learning_rate 1e-4"
+    assert f"warning: all rows are called '1': {advice}" in capsys.readouterr().out
+    bert.compare_with_baseline({"train": table, "validation": table}, accuracy)
+    assert f"BERT is not better than counting words: {advice}" in capsys.readouterr().out
+    bert.compare_with_baseline({"train": table, "validation": table}, 1.1)
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_another_set_of_classes_is_said(checkpoint, tmp_path, capsys):
+    rows = write(tmp_path / "rows.csv", "text,label\ngood film,yes\nbad film,no\n")
+    flags = ["--train_file", rows, "--max_steps", "1", "--output_dir", str(tmp_path / "out")]
+    bert.main([*flags, "--model_name_or_path", checkpoint(3)])
+    assert "A new classification head: the 3 classes of" in capsys.readouterr().out
+    bert.main([*flags, "--model_name_or_path", str(tmp_path / "out")])
+    assert "classification head" not in capsys.readouterr().out
+
+
+# Tables as people have them
+
+SHEET = 'Nr;Text;Art\r\n7;Größe „M“ für 5 €;gut\r\n8;"Zeile 1\r\nZeile ""2""";schlecht\r\n'
+CELLS = [("Größe „M“ für 5 €", "gut"), ('Zeile 1\r\nZeile "2"', "schlecht")]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "flag"),
+    [("cp1252", "cp1252"), ("utf-16", None), ("utf-8-sig", None), ("utf-8", None)],
+)
+def test_a_sheet_as_excel_saves_it(encoding, flag, tmp_path, capsys):
+    path = write(tmp_path / "a.csv", SHEET, encoding)
+    args = bert.ScriptArguments(text_column="Text", label_column="Art")
+    args.encoding = flag or args.encoding
+    table = bert.load_table(path, args, "train")
+    assert list(map(tuple, table.to_numpy())) == CELLS
+    assert "semicolons between the columns" in capsys.readouterr().out
+
+
+def test_a_tsv_that_excel_wrote_and_one_with_plain_quotes(tmp_path):
+    quoted = 'text\tlabel\r\n"a ""b"" c"\t1\r\n"d\te ""f"""\t0\r\n'
+    table = bert.load_table(write(tmp_path / "a.tsv", quoted), bert.ScriptArguments(), "train")
+    assert table["text"].tolist() == ['a "b" c', 'd\te "f"']
+    plain = 'text\tlabel\n"a" b "c"\t1\n"d\t0\n'
+    table = bert.load_table(write(tmp_path / "b.tsv", plain), bert.ScriptArguments(), "train")
+    assert table["text"].tolist() == ['"a" b "c"', '"d']
+
+
+def test_an_excel_file(tmp_path, monkeypatch):
+    pytest.importorskip("openpyxl")
+    table = pd.DataFrame({"text": ["None", "ü"], "label": ["1", "0"]})
+    path = str(tmp_path / "a.xlsx")
+    table.to_excel(path, index=False)
+    assert bert.load_table(path, bert.ScriptArguments(), "train").equals(table.astype("string"))
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(bert.InputError, match=r"cannot read .*a\.xlsx.*openpyxl"):
+        bert.load_table(path, bert.ScriptArguments(), "train")
+
+
+def test_json_lines_keep_numbers_and_keys_as_they_are(tmp_path):
+    rows = [{"0": "a", "1": 0.3}, {"0": "2024-05-01", "1": 0.7}, {"0": "c", "1": 7}]
+    path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)) + "\n\n")
+    args = bert.ScriptArguments(text_column="0", label_column="1")
+    table = bert.load_table(path, args, "train")
+    assert table["text"].tolist() == ["a", "2024-05-01", "c"]
+    assert table["label"].tolist() == ["0.3", "0.7", "7"]
+
+
+def test_bytes_of_parquet_are_text(tmp_path):
+    pd.DataFrame({"text": ["ä".encode(), b"b"], "label": [1, 0]}).to_parquet(tmp_path / "a.parquet")
+    table = bert.load_table(str(tmp_path / "a.parquet"), bert.ScriptArguments(), "train")
+    assert table["text"].tolist() == ["ä", "b"]
+
+
+def test_blank_rows_are_left_out_where_that_is_asked_for(tmp_path, capsys):
+    path = write(tmp_path / "a.csv", "text,label\na,1\n ,0\nb,\nc,0\n")
+    table = bert.load_table(path, bert.ScriptArguments(skip_blank_rows=True), "train")
+    assert table["text"].tolist() == ["a", "c"]
+    assert (
+        "column 'text' is empty in row 3 and column 'label' is empty in row 4"
+        in capsys.readouterr().out
+    )
+
+
+def test_predictions_keep_the_other_columns_and_blank_texts_have_none(trained, tmp_path, capsys):
+    rows = "customer;text;note\n0017;I love it.;x\n18; ;y\n19;I hate it.;\n"
+    flags = ["--do_predict", "--model_name_or_path", str(trained), "--output_dir", str(tmp_path)]
+    bert.main([*flags, "--test_file", write(tmp_path / "new.csv", rows)])
+    options = {"sep": "\t", "dtype": str, "keep_default_na": False}
+    table = pd.read_csv(tmp_path / "predictions.tsv", **options)
+    assert table["customer"].tolist() == ["0017", "18", "19"] and list(table)[:3] == [
+        "customer",
+        "note",
+        "text",
+    ]
+    assert table["label"].tolist() == ["positive", "", "negative"]
+    assert table.loc[1, ["probability", "positive", "negative"]].tolist() == ["", "", ""]
+    assert "1 rows have no text" in capsys.readouterr().out
+
+
+def test_the_tokenizer_is_the_one_that_the_folder_names(tmp_path):
+    """BERT's weights with XLM-R's tokenizer, as multilingual MiniLMs on the hub have them."""
+    words = ["une", "belle", "soirée", "ein", "schöner", "Abend"]
+    vocabulary = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    vocabulary += [(f"▁{word}", -1.0) for word in words] + [("<mask>", 0.0)]
+    named = transformers.XLMRobertaTokenizer(vocab=vocabulary)
+    named.save_pretrained(tmp_path)
+    size = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = BertConfig(vocab_size=len(named), intermediate_size=8, **size)
+    BertForSequenceClassification(config).save_pretrained(tmp_path)
+    tokenizer, _ = bert.pretrained(str(tmp_path), ["0", "1"])
+    dataset = bert.TextClassificationDataset(["une belle soirée"], tokenizer)
+    assert tokenizer.convert_ids_to_tokens(dataset.input_ids[0]) == [
+        "<s>",
+        "▁une",
+        "▁belle",
+        "▁soirée",
+        "</s>",
+    ]
+    assert dataset.unknown == 0
+
+
+def test_words_that_the_tokenizer_does_not_know_are_counted(tokenizer, capsys):
+    tables = {"test": pd.DataFrame({"text": ["☃ ☃ ☃ film", "film"]})}
+    bert.build_datasets(tables, tokenizer, {}, 128)
+    assert "warning: test: 33% of the tokens are unknown to this model" in capsys.readouterr().out
+
+
+# What the screen says
+
+
+def test_metrics_of_another_model_are_not_merged(trained, tmp_path):
+    rows = write(tmp_path / "rows.csv", "text,label\nI love it.,positive\n")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "all_results.json").write_text('{"train_loss": 7.0}')
+    flags = ["--do_eval", "--validation_file", rows, "--model_name_or_path", str(trained)]
+    bert.main([*flags, "--output_dir", str(tmp_path / "out")])
+    assert "train_loss" not in json.loads((tmp_path / "out" / "all_results.json").read_text())
+
+
+def test_the_next_command_works_as_printed(tmp_path, monkeypatch, capsys):
+    """With a model's own folder, another encoding and other names; FILE is the user's."""
+    monkeypatch.chdir(tmp_path)
+    rows = "Der Text;Art\n" + "schöner Film;gut\nübler Film;schlecht\n" * 4
+    write(tmp_path / "a.csv", rows, "cp1252")
+    write(tmp_path / "FILE.csv", "Der Text\nschöner Film\n", "cp1252")
+    flags = ["--text_column", "Der Text", "--label_column", "Art", "--encoding", "cp1252"]
+    bert.main(["--smoke", "--train_file", "a.csv", *flags, "--output_dir", "my model"])
+    command = shlex.split(
+        capsys.readouterr().out.rsplit("Next:\n", 1)[1].replace("FILE", "FILE.csv")
+    )
+    bert.main(command[2:])
+    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", "FILE.csv", "my model"}
+    results = json.loads((tmp_path / "my model" / "all_results.json").read_text())
+    assert {"train_loss", "test_runtime"} <= results.keys()
+    table = pd.read_csv(tmp_path / "my model" / "predictions.tsv", sep="\t")
+    assert table["label"].tolist() == ["gut"]
