@@ -1303,7 +1303,9 @@ def check_same_model(checkpoint: str, trainer: Trainer) -> None:
 
 
 def next_command(args: ScriptArguments) -> str:
-    """Return the flags that predict with this model, for rows like those of this run."""
+    """Return the flags that predict with this model; say if it is --smoke's."""
+    if args.smoke and args.train_file:
+        print("A tiny model was tried: its quality tells nothing about that of a real one")
     flags = ["--do_predict", "--test_file", "FILE"]
     names = ("model_name_or_path", "text_column", "text_pair_column", "max_seq_length")
     for name in (*names, "encoding"):
@@ -1353,7 +1355,8 @@ def draw_confusion_matrix(
     figure = Figure(figsize=(size, size), layout="constrained")
     options = {"labels": classes, "cmap": "Blues", "colorbar": False, "ax": figure.subplots()}
     options["display_labels"] = [name.replace("$", r"\$") for name in classes]  # no mathematics
-    options["xticks_rotation"] = 0 if len(classes) <= 8 else 90
+    longest = max(map(len, classes))
+    options["xticks_rotation"] = 0 if longest <= 7 else 90  # letters that fit beside each other
     ConfusionMatrixDisplay.from_predictions(labels, predicted, **options)
     return figure
 

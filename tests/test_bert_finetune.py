@@ -1105,3 +1105,20 @@ def test_the_next_command_works_as_printed(tmp_path, monkeypatch, capsys):
     assert {"train_loss", "test_runtime"} <= results.keys()
     table = pd.read_csv(tmp_path / "my model" / "predictions.tsv", sep="\t")
     assert table["label"].tolist() == ["gut"]
+
+
+@pytest.mark.parametrize("names", [["bad", "good"], ["Technische Frage", "Lieferung", "Lob"]])
+def test_names_on_the_picture_do_not_overlap(names):
+    labels = np.array(names)
+    figure = bert.draw_confusion_matrix(labels, labels, names)
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    assert all(not one.overlaps(other) for one, other in itertools.pairwise(boxes))
+
+
+def test_own_rows_with_the_tiny_model_say_so(tmp_path, capsys):
+    table = pd.DataFrame([("a", "x"), ("b", "y")], columns=["text", "label"])
+    run_on(tmp_path, train=table)
+    assert "A tiny model was tried: its quality tells nothing" in capsys.readouterr().out
+    bert.main([*TINY, "--output_dir", str(tmp_path / "sample")])
+    assert "tiny model was tried" not in capsys.readouterr().out
