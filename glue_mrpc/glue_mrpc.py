@@ -27,6 +27,7 @@ Parquet, downloading, pictures and errors come last, under "Plumbing".
 import argparse
 import codecs
 import difflib
+import glob
 import json
 import os
 import random
@@ -34,7 +35,7 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,6 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import enable_progress_bars
 from matplotlib.figure import Figure
-from torch.nn.functional import pad
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import (
@@ -98,7 +98,7 @@ class ScriptArguments:
 def main(argv: list[str] | None = None) -> None:
     """Load, tokenize, pad and save MRPC, and say what the padding costs."""
     args = parse_arguments(argv)
-    splits = load_splits(args.data_dir, args.smoke)
+    splits = load_splits(args.data_dir, args.smoke, args.encoding)
     if args.smoke:
         tokenizer = tiny_tokenizer(concatenate_datasets([*splits.values()]))
     else:
@@ -109,18 +109,21 @@ def main(argv: list[str] | None = None) -> None:
     tensors, lengths, figures = {}, {}, {}
     for name, split in splits.items():
         tokenized = tokenize_pairs(split, tokenizer, args.max_seq_length, workers)
+        show_losses(name, split, tokenized, tokenizer, args.max_seq_length)
         batches = collate(tokenized, tokenizer, args.batch_size)
-        tensors[name] = join(batches, tokenizer)
         show_shapes(f"{name}, first of {len(batches)} batches", batches[0])
+        tensors[name] = dict(collate(tokenized, tokenizer, len(tokenized))[0])
         show_shapes(f"{name}, joined", tensors[name])
         lengths[name] = tensors[name]["attention_mask"].sum(dim=1).numpy()
         figures[name] = measure(lengths[name], args.batch_size, args.max_seq_length)
         figures[name] |= always_yes(tensors[name]["labels"].numpy())
     save(tensors, figures, draw_lengths(lengths, figures), args.output_dir)
-    summarize(figures, args.output_dir)
+    summarize(figures, args.output_dir, args.smoke)
 
 
-def load_splits(data_dir: str | None = None, smoke: bool = False) -> DatasetDict:
+def load_splits(
+    data_dir: str | None = None, smoke: bool = False, encoding: str = "utf-8-sig"
+) -> DatasetDict:
     """Return the splits train, validation and test of a folder, as far as there are any.
 
     Without a folder they come from the hub, or for --smoke from the built-in sample. Columns:
@@ -142,26 +145,29 @@ def load_splits(data_dir: str | None = None, smoke: bool = False) -> DatasetDict
         names = ", ".join(name for files in SOURCES for name in files.values())
         raise InputError(f"--data_dir {folder}: no file of MRPC there: expected some of {names}")
     for split, path in found.items():
-        read = read_parquet if path.suffix == ".parquet" else read_tsv
-        splits[split] = read(path, labelled=split != "test")
+        labelled = split != "test"
+        if path.suffix == ".parquet":
+            splits[split] = read_parquet(path, labelled)
+        else:
+            splits[split] = read_tsv(path, labelled, encoding)
     return splits
 
 
-def read_tsv(path: Path, labelled: bool = True) -> Dataset:
+def read_tsv(path: Path, labelled: bool = True, encoding: str = "utf-8-sig") -> Dataset:
     """Read an original or a GLUE file: a header, tabs between the columns, plain quotes.
 
-    A CSV reader with its usual quoting would join rows. Raises InputError with the line.
+    A CSV reader with its usual quoting would join rows. Raises InputError with the lines.
     """
-    header, *lines = read_text(path).rstrip("\n").split("\n")
+    header, *lines = read_text(path, encoding).rstrip("\n").split("\n")
     names, pairs = header.split("\t"), []
     for name in ("Quality", "#1 String", "#2 String"):
         if name not in names and (labelled or name != "Quality"):
             raise InputError(f"{path}, line 1: no column {name!r} in the header {header[:80]!r}")
-    for number, line in enumerate(lines, start=2):
+    for line in lines:
         fields = line.split("\t")
         if len(fields) != len(names):
-            found = f"found {len(fields)} columns, the header has {len(names)}"
-            raise InputError(f"{path}, line {number}: {found}: correct the tabs")
+            pairs.append(f"{len(fields)} columns, the header has {len(names)}")
+            continue
         row = dict(zip(names, fields, strict=True))
         label = read_label(row.get("Quality"), labelled)  # GLUE keeps its test file's to itself
         pairs.append((row["#1 String"], row["#2 String"], label))
@@ -174,24 +180,40 @@ def as_dataset(
     """Return pairs with their labels as a dataset: sentence1, sentence2 (str) and label (int).
 
     Labels: 1 for a paraphrase, 0 for another meaning, -1 for not known. Raises InputError, which
-    names a row of the source by its number, from `start` on.
+    names rows of the source by their numbers, from `start` on. In place of a pair may stand what is
+    wrong with its row.
     """
     if not pairs:
         raise InputError(f"{source}: no rows")
-    for number, (sentence1, sentence2, label) in enumerate(pairs, start):
-        where = f"{source}, {unit} {number}"
-        for sentence in (sentence1, sentence2):
-            if not isinstance(sentence, str) or not sentence.strip():
-                raise InputError(f"{where}: a sentence is blank or no text: leave the row out")
-        if label not in (1, 0, -1):
-            raise InputError(f"{where}: found the label {label!r}: give 1 or 0")
+    faults = {}  # and the numbers of their rows
+    for number, pair in enumerate(pairs, start):
+        fault = fault_of(pair)
+        if fault:
+            faults.setdefault(fault, []).append(str(number))
+    found = []
+    for fault, rows in faults.items():
+        first = ", ".join(rows[:3]) + ", …" * (len(rows) > 3)
+        found.append(f"{len(rows)} with {fault} ({unit} {first})")
+    if found:
+        raise InputError(f"{source}: wrong rows: {'; '.join(found[:5])}: mend or leave them out")
     first, second, labels = zip(*pairs, strict=True)
     columns = {"sentence1": first, "sentence2": second, "label": [int(label) for label in labels]}
     return Dataset.from_dict(columns)
 
 
+def fault_of(pair: tuple | str) -> str | None:
+    """Return what is wrong with a row, if anything is."""
+    if isinstance(pair, str):
+        return pair
+    *sentences, label = pair
+    for sentence in sentences:
+        if not isinstance(sentence, str) or not sentence.strip():
+            return "a sentence that is blank or no text"
+    return None if label in (1, 0, -1) else f"the label {label!r:.40}, not 1 or 0"
+
+
 def tiny_tokenizer(split: Dataset) -> BertTokenizer:
-    """For --smoke: build a WordPiece vocabulary of all letters and of words of 1,000 pairs."""
+    """For --smoke: build a WordPiece vocabulary of all letters and of words of 2,000 sentences."""
     texts, blank = [*split["sentence1"], *split["sentence2"]], BertTokenizer()
     letters = " ".join(set().union(*texts))
     letters = sorted(set(blank.backend_tokenizer.normalizer.normalize_str(letters)) - {" "})
@@ -200,9 +222,7 @@ def tiny_tokenizer(split: Dataset) -> BertTokenizer:
     pieces = [f"##{letter}" for letter in letters]
     alphabet = {"initial_alphabet": letters, "limit_alphabet": len(letters)}
     options = {"new_special_tokens": pieces, "show_progress": False, **alphabet}
-    rows = split[:1000]
-    words = [*rows["sentence1"], *rows["sentence2"]]
-    trained = blank.train_new_from_iterator(words, 2000, **options)
+    trained = blank.train_new_from_iterator(texts[:2000], 2000, **options)
     return BertTokenizer(vocab=trained.get_vocab())
 
 
@@ -214,9 +234,10 @@ def pretrained_tokenizer(name: str, max_seq_length: int = 128) -> PreTrainedToke
     without config.json is a tokenizer alone, of BERT if its files do not say whose.
     """
     folder = fetch(name, files=r"[^/]*\.(json|txt|model)")  # no weights
-    if Path(folder, "vocab.txt").exists():
-        read_text(Path(folder, "vocab.txt"))  # the tokenizer itself would end in a traceback
+    vocabulary = Path(folder, "vocab.txt")
     try:
+        if vocabulary.exists():
+            vocabulary.read_text("utf-8")  # the tokenizer itself would end in a traceback
         config = read_json(Path(folder, "config.json"))
         settings = read_json(Path(folder, "tokenizer_config.json"))
         named = "model_type" in config or "tokenizer_class" in settings
@@ -224,6 +245,7 @@ def pretrained_tokenizer(name: str, max_seq_length: int = 128) -> PreTrainedToke
         tokenizer = tokenizer_class.from_pretrained(folder, trust_remote_code=False)
     except (ImportError, LookupError, OSError, TypeError, ValueError) as error:
         raise InputError(f"cannot load the tokenizer of {name}: {error}") from error
+    check_kind(folder, tokenizer)
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
         raise InputError(f"{name}: the tokenizer knows no words: its vocabulary is missing")
     if isinstance(tokenizer, BertTokenizer) and tokenizer.unk_token_id >= tokenizer.vocab_size:
@@ -271,6 +293,29 @@ def tokenize_pairs(
     return split.map(tokenize, batched=True, remove_columns=sentences, **options)
 
 
+def show_losses(
+    title: str,
+    split: Dataset,
+    tokenized: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    max_seq_length: int = 128,
+) -> None:
+    """Print how many pairs are cut and how many tokens unknown: no tensor shows it."""
+    rows = list(tokenized["input_ids"])
+    full = [number for number, ids in enumerate(rows) if len(ids) == max_seq_length]
+    if full:
+        longer = tokenize_pairs(split.select(full), tokenizer, max_seq_length + 1)["input_ids"]
+        cut = sum(len(ids) > max_seq_length for ids in longer)
+        if cut:
+            print(f"{title}: {cut:,} of {len(rows):,} pairs are cut to {max_seq_length} tokens")
+    ids = np.concatenate(rows)
+    unknown = int((ids == tokenizer.unk_token_id).sum())
+    if unknown:
+        tokens = len(ids) - len(rows) * tokenizer.num_special_tokens_to_add(pair=True)
+        share = f"{unknown:,} of {tokens:,} tokens ({unknown / tokens:.1%})"
+        print(f"{title}: {share} are unknown to the tokenizer: is it of this language?")
+
+
 def collate(
     split: Dataset, tokenizer: PreTrainedTokenizerBase, batch_size: int = 32
 ) -> list[BatchEncoding]:
@@ -282,23 +327,6 @@ def collate(
     collator = DataCollatorWithPadding(tokenizer)
     loader = DataLoader(split, batch_size=batch_size, collate_fn=collator)
     return list(tqdm(loader, desc="Padding", disable=None, leave=False))
-
-
-def join(
-    batches: list[BatchEncoding], tokenizer: PreTrainedTokenizerBase
-) -> dict[str, torch.Tensor]:
-    """Join batches into one tensor a key, for the file: int64 (pairs, longest), labels (pairs,)."""
-    fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
-    fill["attention_mask"] = 0
-    longest = max(batch["input_ids"].shape[1] for batch in batches)
-    tensors = {key: [] for key in batches[0]}
-    for batch in batches:
-        missing = longest - batch["input_ids"].shape[1]
-        sides = (missing, 0) if tokenizer.padding_side == "left" else (0, missing)
-        for key, column in batch.items():
-            column = pad(column, sides, value=fill[key]) if key in fill else column
-            tensors[key].append(column)
-    return {key: torch.cat(columns) for key, columns in tensors.items()}
 
 
 def show_shapes(title: str, batch: dict[str, torch.Tensor]) -> None:
@@ -323,7 +351,6 @@ def measure(lengths: np.ndarray, batch_size: int, max_seq_length: int) -> dict[s
         "tokens": tokens,
         "mean_length": round(tokens / pairs, 2),
         "longest": longest,
-        "at_max_seq_length": int((lengths == max_seq_length).sum()),
     }
     for way, count in positions.items():
         figures[f"padding_{way}"] = round(1 - tokens / count, 4)
@@ -395,24 +422,24 @@ def check_positive(args: object, *names: str) -> None:
             raise InputError(f"--{name} {value}: give a number above 0")
 
 
-def read_text(path: Path) -> str:
-    """Read a file in UTF-8, with or without a byte order mark; it must hold something.
+def read_text(path: Path, encoding: str = "utf-8-sig") -> str:
+    """Read a text file, with or without a byte order mark; it must hold something.
 
     Line ends become a newline.
     """
     try:
-        data = path.read_bytes()
-        text, bad = data.decode("utf-8-sig"), data.find(b"\0")
-    except UnicodeDecodeError as error:
-        bad = error.start
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    if bad >= 0:
-        line = len(re.findall(rb"\r\n?|\n", data[:bad])) + 1
-        raise InputError(f"{path}, line {line}: byte {bad} of the file is not text in UTF-8")
+        encoding = encoding_of(path, encoding)
+        text = path.read_text(encoding, errors="surrogateescape").removeprefix("\ufeff")
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    bad = re.search("[\0\ud800-\udfff]", text)
+    if bad:
+        line = text.count("\n", 0, bad.start()) + 1
+        remedy = "name another with --encoding, for instance cp1252"
+        raise InputError(f"{path}, line {line} is no text in {encoding}: {remedy}")
     if not text.strip():
         raise InputError(f"{path}: the file is empty")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    return text
 
 
 def encoding_of(path: str | Path, encoding: str) -> str:
@@ -455,15 +482,31 @@ def read_label(value: object, labelled: bool) -> object:
 
 
 def read_parquet(path: Path, labelled: bool = True) -> Dataset:
-    """Read the hub's files of a split; the name may hold a `*`. Raises InputError."""
+    """Read the hub's files of a split, by their numbers; the name may hold a `*`.
+
+    Raises InputError.
+    """
+    files = sorted(path.parent.glob(path.name), key=number_order)
+    names = [glob.escape(str(file)) for file in files]
     try:
-        split = Dataset.from_parquet(str(path), keep_in_memory=True).select_columns(COLUMNS)
+        split = Dataset.from_parquet(names, keep_in_memory=True).select_columns(COLUMNS)
+        columns = [as_text(split[name]) for name in COLUMNS]
     except (DatasetsError, OSError, ValueError) as error:
         raise InputError(f"cannot read {COLUMNS} from {path}: {error}") from error
     pairs = []
-    for sentence1, sentence2, label in zip(*(split[name] for name in COLUMNS), strict=True):
+    for sentence1, sentence2, label in zip(*columns, strict=True):
         pairs.append((sentence1, sentence2, read_label(label, labelled)))
     return as_dataset(pairs, str(path))
+
+
+def number_order(file: Path) -> str:
+    """Return a key that sorts train-2 before train-10."""
+    return re.sub("[0-9]+", lambda digits: digits[0].zfill(20), file.name)
+
+
+def as_text(column: Iterable) -> list:
+    """Return values with text for bytes: some programs write texts of Parquet so."""
+    return [value.decode() if isinstance(value, bytes) else value for value in column]
 
 
 # What of a checkpoint is read: no weights in other formats, and nothing in sub-folders.
@@ -580,6 +623,20 @@ def check_length(max_seq_length: int, limit: int) -> None:
         raise InputError(f"--max_seq_length {max_seq_length}: the model reads {limit} at most")
 
 
+def check_kind(folder: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise InputError if a class makes another kind of tokenizer than the folder's file holds.
+
+    A class takes any vocabulary, and most words of another family's become unknown.
+    """
+    kind = read_json(Path(folder, "tokenizer.json")).get("model", {}).get("type")
+    if not kind or not tokenizer.is_fast:
+        return
+    made = type(tokenizer.backend_tokenizer.model).__name__
+    if made != kind:
+        found = f"tokenizer.json is {kind}, but {type(tokenizer).__name__} {made}"
+        raise InputError(f"{folder}: {found}: correct tokenizer_class in tokenizer_config.json")
+
+
 @contextmanager
 def whole_files(output_dir: str | Path) -> Iterator[Path]:
     """Yield a folder whose files move to `output_dir` at the end: each is whole, or not there."""
@@ -617,7 +674,7 @@ def draw_lengths(lengths: dict[str, np.ndarray], figures: dict[str, dict[str, fl
     return figure
 
 
-def summarize(figures: dict[str, dict[str, float]], output_dir: str) -> None:
+def summarize(figures: dict[str, dict[str, float]], output_dir: str, smoke: bool = False) -> None:
     """Print the figures, every file and the next command."""
     print(f"{'':<26}", *(f"{name:>12}" for name in figures))
     keys = max(figures.values(), key=len)  # a split without labels has fewer
@@ -625,6 +682,8 @@ def summarize(figures: dict[str, dict[str, float]], output_dir: str) -> None:
         shown = [f"{column[key]:,}" if key in column else "-" for column in figures.values()]
         print(f"{key:<26}", *(f"{value:>12}" for value in shown))
     print("Files:", *sorted(Path(output_dir).iterdir()), sep="\n  ")
+    if smoke:
+        print("The vocabulary is a tiny one of these pairs: with a real one all figures differ")
     file = json.dumps(os.path.join(output_dir, TENSORS_FILE))
     split = json.dumps(next(iter(figures)))
     code = f"import torch; print(torch.load({file}, weights_only=True)[{split}])"

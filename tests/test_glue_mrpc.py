@@ -1,6 +1,7 @@
 """Tests of glue_mrpc.py: what it reads, what it tokenizes, what it writes and how it fails."""
 
 import json
+import os
 import re
 import struct
 import subprocess
@@ -17,6 +18,7 @@ from datasets.fingerprint import Hasher
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import BertTokenizer, GPT2Tokenizer, RobertaTokenizer, XLNetTokenizer
 
 HEADER = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
@@ -336,11 +338,11 @@ def test_a_line_ends_at_a_newline_or_a_return_and_nowhere_else(script, tmp_path,
         save_glue(tmp_path / "glue", train=text)
         assert read_back(script, tmp_path / "glue") == [(*pair, 1) for pair in pairs]
     save_glue(tmp_path / "glue", train=end.join([*lines, "1\t1\t2\tthe cat"]))
-    assert "train.tsv, line 5: found 4 columns" in error_of(
+    assert "train.tsv: wrong rows: 1 with 4 columns, the header has 5 (line 5)" in error_of(
         script, "--smoke", "--data_dir", str(tmp_path / "glue")
     )
     save_glue(tmp_path / "glue", train=end.join([*lines, "1\t1\t2\t\0\tthe cat"]))
-    assert "train.tsv, line 5: byte" in error_of(
+    assert "train.tsv, line 5 is no text in utf-8-sig: name another with --encoding" in error_of(
         script, "--smoke", "--data_dir", str(tmp_path / "glue")
     )
 
@@ -432,12 +434,17 @@ def test_labels_of_parquet_files(script, tmp_path):
         found = script.load_splits(str(tmp_path))["test"]["label"]
         assert list(found) == ([-1, -1] if labels[0] is None else [1, -1])
         Dataset.from_dict({**two, "label": labels}).to_parquet(tmp_path / "train.parquet")
-        with pytest.raises(script.InputError, match="row [12]: found the label"):
+        with pytest.raises(
+            script.InputError,
+            match=r"1 with the label .*, not 1 or 0 \(row [12]\)|2 with the label None",
+        ):
             script.load_splits(str(tmp_path))
     Dataset.from_dict({**two, "label": [1, 0], "sentence1": [7, 8]}).to_parquet(
         tmp_path / "train.parquet"
     )
-    with pytest.raises(script.InputError, match="row 1: a sentence is blank or no text"):
+    with pytest.raises(
+        script.InputError, match=r"2 with a sentence that is blank or no text \(row 1, 2\)"
+    ):
         script.load_splits(str(tmp_path))
 
 
@@ -783,44 +790,53 @@ BAD_TRAINING_FILES = {
     ),
     "too few columns": (
         (HEADER + ROW + "1\t1\t2\tThe cat\n").encode(),
-        "train.tsv, line 3: found 4 columns, the header has 5",
+        "train.tsv: wrong rows: 1 with 4 columns, the header has 5 (line 3): mend",
     ),
     "too many columns": (
         (HEADER + ROW.strip() + "\tmore\n").encode(),
-        "train.tsv, line 2: found 6 columns",
+        "train.tsv: wrong rows: 1 with 6 columns, the header has 5 (line 2)",
     ),
     "blank line inside": (
         (HEADER + ROW + "\n" + ROW).encode(),
-        "train.tsv, line 3: found 1 columns",
+        "train.tsv: wrong rows: 1 with 1 columns, the header has 5 (line 3)",
     ),
     "label 2": (
         (HEADER + ROW + ROW.replace("1", "2", 1)).encode(),
-        "train.tsv, line 3: found the label '2'",
+        "train.tsv: wrong rows: 1 with the label '2', not 1 or 0 (line 3)",
     ),
     "label nan": (
         (HEADER + ROW.replace("1", "nan", 1)).encode(),
-        "train.tsv, line 2: found the label 'nan'",
+        "train.tsv: wrong rows: 1 with the label 'nan', not 1 or 0 (line 2)",
     ),
     "label missing": (
         (HEADER + ROW.replace("1", "", 1)).encode(),
-        "train.tsv, line 2: found the label ''",
+        "train.tsv: wrong rows: 1 with the label '', not 1 or 0 (line 2)",
     ),
     "blank sentence": (
         (HEADER + ROW + ROW.replace("The cat", " ")).encode(),
-        "train.tsv, line 3: a sentence is blank",
+        "train.tsv: wrong rows: 1 with a sentence that is blank or no text (line 3)",
     ),
     "no sentence": (
         (HEADER + ROW.replace("The mat", "")).encode(),
-        "train.tsv, line 2: a sentence is blank",
+        "train.tsv: wrong rows: 1 with a sentence that is blank or no text (line 2)",
     ),
     "Latin-1": (
         (HEADER + ROW).encode() + "1\t1\t2\tcafé\tx\n".encode("latin-1"),
-        "train.tsv, line 3: byte 71 ",
+        "train.tsv, line 3 is no text in utf-8-sig: name another with --encoding, for instance cp1252",
     ),
-    "UTF-16": ((HEADER + ROW).encode("utf-16"), "train.tsv, line 1: byte 0 "),
+    "UTF-16 without its mark": (
+        (HEADER + ROW).encode("utf-16-le"),
+        "train.tsv, line 1 is no text in utf-8-sig",
+    ),
+    "half a character of UTF-16": (
+        (HEADER + ROW).encode("utf-16") + b"\0",
+        "train.tsv: 'utf-16",
+    ),
+    "Excel": (b"PK\3\4\0\0\0", "train.tsv is a file of Word or Excel"),
+    "PDF": (b"%PDF-1.7\n%\xe2\xe3", "train.tsv is a PDF"),
     "NUL byte": (
         (HEADER + ROW + ROW.replace("cat", "c\0t")).encode(),
-        "train.tsv, line 3: byte 73 ",
+        "train.tsv, line 3 is no text in utf-8-sig",
     ),
 }
 
@@ -858,9 +874,9 @@ def test_bad_parquet_ends_in_one_line(script, tmp_path):
     assert str(tmp_path / "train*.parquet") in error_of(script, *arguments)
     good = {"sentence1": ["a", "b"], "sentence2": ["c", "d"], "label": [0, 1]}
     for change, expected in (
-        ({"label": [0, 7]}, "row 2: found the label 7"),
+        ({"label": [0, 7]}, "1 with the label 7, not 1 or 0 (row 2)"),
         ({"label": ["x", "y"]}, "label"),
-        ({"sentence2": ["c", None]}, "row 2: a sentence is blank"),
+        ({"sentence2": ["c", None]}, "1 with a sentence that is blank or no text (row 2)"),
     ):
         Dataset.from_dict({**good, **change}).to_parquet(file)
         message = error_of(script, *arguments)
@@ -898,7 +914,7 @@ def test_blank_and_unfit_tokenizers_are_refused(script, vocabulary_folder, tmp_p
             f"the tokenizer knows {size + 1} tokens, the model {size}",
         ),
         ("vocab.txt", vocabulary.replace(b"[UNK]", b"<unk>"), "the vocabulary has no [UNK]"),
-        ("vocab.txt", b"\xff\xfe\x00", "vocab.txt, line 1: byte 0"),
+        ("vocab.txt", b"\xff\xfe\x00", "'utf-8' codec can't decode byte 0xff"),
         ("tokenizer.json", b'{"version"', "cannot load the tokenizer"),
         ("config.json", b"{", "cannot load the tokenizer"),
     ):
@@ -965,8 +981,8 @@ def test_without_network_the_default_run_ends_in_one_line(run_alone, tmp_path):
 
 def test_plain_values_that_are_no_pairs_raise_an_exception(script):
     for pairs, message in (
-        ([("a", " ", 1)], "row 1: a sentence is blank"),
-        ([("a", "b", 1), ("a", "b", 3)], "row 2: found the label 3"),
+        ([("a", " ", 1)], r"1 with a sentence that is blank or no text \(row 1\)"),
+        ([("a", "b", 1), ("a", "b", 3)], r"1 with the label 3, not 1 or 0 \(row 2\)"),
         ([], "no rows"),
     ):
         with pytest.raises(script.InputError, match=message):
@@ -1003,3 +1019,180 @@ def test_bar_of_always_saying_yes_is_scikit_learns(script, tmp_path, capsys):
     assert results["train"]["always_yes_f1"] == pytest.approx(f1, abs=1e-4)
     assert "paraphrases" not in results["test"]
     assert re.search(r"^always_yes_f1 +0.8333 +-$", capsys.readouterr().out, re.MULTILINE)
+
+
+PRICES = [("Ein Kaffee kostet 3 €.", "„Kaffee“ – für 3 €"), ("Größe: groß", "Das Maß ist voll.")]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "flag"),
+    [
+        ("utf-16", None),
+        ("cp1252", "cp1252"),
+        ("utf-8-sig", "utf-8"),
+        ("utf-8", None),
+        ("utf-16-le", "utf-16-le"),
+    ],
+)
+def test_encodings_of_text_files(script, tmp_path, encoding, flag):
+    lines = "".join(f"0\t1\t2\t{one}\t{other}\r\n" for one, other in PRICES)
+    (tmp_path / "train.tsv").write_bytes((HEADER + lines).encode(encoding))
+    options = {"encoding": flag} if flag else {}
+    rows = script.load_splits(str(tmp_path), **options)["train"]
+    assert [(row["sentence1"], row["sentence2"]) for row in rows] == PRICES
+
+
+def test_the_flag_for_the_encoding_reaches_the_file(script, tmp_path, capsys):
+    row = "1\t1\t2\tDer Kuchen ist süß.\tSüß ist der Kuchen.\n"
+    (tmp_path / "train.tsv").write_bytes((HEADER + row).encode("cp1252"))
+    flags = ("--smoke", "--data_dir", str(tmp_path))
+    assert "--encoding, for instance cp1252" in error_of(script, *flags)
+    run(script, tmp_path / "out", *flags, "--encoding", "cp1252")
+    assert "Der Kuchen ist süß." in capsys.readouterr().out
+
+
+def test_parquet_files_come_by_their_numbers_and_texts_may_be_bytes(script, tmp_path):
+    """Written without zeros in front, as text 11 sorts before 2."""
+    folder = tmp_path / "set [1] of *"
+    folder.mkdir()
+    for number in (0, 1, 2, 9, 11, 100):
+        columns = {
+            "sentence1": [f"Straße {number} ist lang.".encode(), f"Haus {number}".encode()],
+            "sentence2": [f"Rue n° {number}".encode(), "日本".encode()],
+            "label": [1, 0],
+        }
+        Dataset.from_dict(columns).to_parquet(folder / f"train-{number}.parquet")
+    rows = read_back(script, folder)
+    assert [row[0] for row in rows[::2]] == [
+        f"Straße {number} ist lang." for number in (0, 1, 2, 9, 11, 100)
+    ]
+    assert rows[1] == ("Haus 0", "日本", 0)
+    Dataset.from_dict({**columns, "label": [b"0", b"1"]}).to_parquet(folder / "test.parquet")
+    assert list(script.load_splits(str(folder))["test"]["label"]) == [0, 1]
+    broken = {**columns, "sentence1": ["Straße".encode("cp1252"), b"a"]}
+    Dataset.from_dict(broken).to_parquet(folder / "train-1.parquet")
+    with pytest.raises(script.InputError, match="cannot read .*train.*codec can't decode byte"):
+        script.load_splits(str(folder))
+
+
+def test_all_faults_of_a_table_come_in_one_message(script, tmp_path):
+    good = "1\t1\t2\tThe cat\tThe mat"
+    lines = [good, "0\t1\t2\t \tThe mat", "maybe\t1\t2\ta\tb", "1\t1\t2\ta"]
+    lines += ["0\t1\t2\ta\t", good, "", "1\t1\t2\t\t", "0\t1\t2\t\u3000\tb"]
+    save_glue(tmp_path / "glue", train=HEADER + "\n".join(lines) + "\n")
+    with pytest.raises(script.InputError) as end:
+        script.load_splits(str(tmp_path / "glue"))
+    assert str(end.value) == (
+        f"{tmp_path}/glue/train.tsv: wrong rows: 4 with a sentence that is blank or no text "
+        "(line 3, 6, 9, …); 1 with the label 'maybe', not 1 or 0 (line 4); 1 with 4 columns, the "
+        "header has 5 (line 5); 1 with 1 columns, the header has 5 (line 8): "
+        "mend or leave them out"
+    )
+    many = [("a", "b", f"{number} words that are no label and very long") for number in range(2000)]
+    with pytest.raises(script.InputError) as end:
+        script.as_dataset(many)
+    assert len(str(end.value)) < 600
+
+
+WORDS_OF_TWO = ["une soirée calme", "ein ruhiger Abend", "una noche tranquila", "a quiet evening"]
+
+
+def save_unigram(folder: Path, tokenizer_class: str | None, model_type: str | None) -> str:
+    """A folder with a Unigram tokenizer, and the class and the model that its settings name."""
+    pieces = Tokenizer(models.Unigram())
+    pieces.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    options = {"special_tokens": special, "unk_token": "<unk>", "show_progress": False}
+    trainer = trainers.UnigramTrainer(vocab_size=90, **options)
+    pieces.train_from_iterator(WORDS_OF_TWO * 4, trainer)
+    folder.mkdir()
+    pieces.save(str(folder / "tokenizer.json"))
+    names = {"bos": "<s>", "eos": "</s>", "sep": "</s>", "cls": "<s>", "unk": "<unk>"}
+    settings = {f"{name}_token": token for name, token in names.items()} | {"pad_token": "<pad>"}
+    settings |= {"tokenizer_class": tokenizer_class} if tokenizer_class else {}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    if model_type:
+        config = {"model_type": model_type, "vocab_size": pieces.get_vocab_size()}
+        (folder / "config.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "distilbert", "electra", "roberta", None])
+def test_the_tokenizer_is_the_one_that_the_folder_names(script, tmp_path, model_type):
+    """Multilingual checkpoints are BERT's or another model with XLM-R's tokenizer."""
+    folder = save_unigram(tmp_path / "right", "XLMRobertaTokenizer", model_type)
+    tokenizer = script.pretrained_tokenizer(folder)
+    ids = tokenizer(WORDS_OF_TWO)["input_ids"]
+    assert not any(tokenizer.unk_token_id in row for row in ids)
+    assert tokenizer.decode(ids[0], skip_special_tokens=True) == WORDS_OF_TWO[0]
+    for number, wrong in enumerate([None, "BertTokenizer", "DistilBertTokenizerFast"]):
+        folder = save_unigram(tmp_path / f"wrong{number}", wrong, model_type)
+        with pytest.raises(script.InputError, match=r"tokenizer\.json is Unigram, but .*Tokenizer"):
+            script.pretrained_tokenizer(folder)
+
+
+def test_words_that_the_tokenizer_does_not_know_are_counted(
+    script, vocabulary_folder, tmp_path, capsys
+):
+    """A vocabulary of another language, which its class takes without a word."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "今", "日", "映", "画", "cat", "."]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    data = save_glue(
+        tmp_path / "glue",
+        train=HEADER + "1\t1\t2\tA cat sat here.\tHere sat a cat.\n",
+        dev=HEADER + "1\t1\t2\t今日\t映画 cat\n",
+    )
+    flags = ("--data_dir", str(data), "--model_name_or_path", str(tmp_path))
+    run(script, tmp_path / "out", *flags)
+    printed = capsys.readouterr().out
+    expected = "train: 6 of 10 tokens (60.0%) are unknown to the tokenizer: is it of this language?"
+    assert printed.count("are unknown") == 1 and expected in printed
+    assert printed.index(expected) < printed.index("train, first of")
+    run(script, tmp_path / "out", "--smoke", "--data_dir", str(data))
+    assert "are unknown" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_pairs_that_are_cut_are_counted_before_they_are_padded(script, tmp_path, workers, capsys):
+    """[CLS] a [SEP] b [SEP]: pairs of 10, 11 and 12 tokens, of which 10 fit."""
+    rows = "".join(f"1\t1\t2\t{'cat ' * length}\tcat\n" for length in (6, 7, 8, 1))
+    data = save_glue(tmp_path / "glue", train=HEADER + rows, dev=HEADER + "1\t1\t2\tcat\tcat\n")
+    flags = ("--smoke", "--data_dir", str(data), "--preprocessing_num_workers", workers)
+    saved = run(script, tmp_path / "out", *flags, "--max_seq_length", "10")
+    assert saved["train"]["attention_mask"].sum(1).tolist() == [10, 10, 10, 5]
+    printed = capsys.readouterr().out
+    expected = "train: 2 of 4 pairs are cut to 10 tokens\n"
+    assert printed.count("are cut") == 1 and expected in printed
+    assert printed.index(expected) < printed.index("train, first of")
+    run(script, tmp_path / "out", *flags, "--max_seq_length", "12")
+    assert "are cut" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "name", ['it\'s "mine" $HOME `x`', "back\\slash\\n {0} %s", "Übung 中 …", "-dash; echo *"]
+)
+def test_next_works_as_printed_whatever_the_folder_is_called(script, tmp_path, name, capsys):
+    folder = tmp_path / name
+    saved = run(script, folder, "--smoke")
+    command = capsys.readouterr().out.rpartition("Next:\n")[2]
+    binaries = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        command,
+        shell=True,
+        cwd=tmp_path,
+        env=os.environ | {"PATH": binaries},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(saved["train"])
+
+
+def test_smoke_says_that_its_vocabulary_is_a_tiny_one(script, vocabulary_folder, tmp_path, capsys):
+    data = ("--data_dir", str(save_glue(tmp_path / "glue", train=TRAIN)))
+    note = "The vocabulary is a tiny one of these pairs: with a real one all figures differ\nNext:"
+    run(script, tmp_path / "out", "--smoke", *data)
+    assert note in capsys.readouterr().out
+    run(script, tmp_path / "out", *data, "--model_name_or_path", str(vocabulary_folder))
+    assert "tiny" not in capsys.readouterr().out
