@@ -419,15 +419,23 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     dim, heads = args.embedding_dim, args.num_heads
     if not 1 <= heads <= dim or dim % heads:
         raise InputError(f"--embedding_dim {dim} is no multiple of --num_heads {heads} above 0")
+    if dim > 4096:
+        raise InputError(f"--embedding_dim {dim}: give 4096 or less")
     suffix = Path(args.plot or "").suffix.lower()
     if args.plot is not None and suffix not in (".png", ".pdf", ".svg", ".html"):
         raise InputError(f"--plot {args.plot}: give a name that ends in .png, .pdf, .svg or .html")
     if suffix in (".png", ".pdf", ".svg") and not find_spec("matplotlib"):
         raise InputError("--plot needs matplotlib: pip install matplotlib")
     args.text = args.text or [SAMPLE_TEXT]
+    weights = 0
     for number, text in enumerate(args.text, start=1):
-        if not split_words(text):
+        words = len(split_words(text))
+        if words == 0:
             raise InputError(f"--text: sentence {number} has no words: write at least one")
+        weights += heads * words**2
+    if weights > 5000**2:  # of 8 bytes, and a few copies: beyond it memory ends without a word
+        remedy = "give shorter sentences, or use blockwise_attention"
+        raise InputError(f"--text: nobody can read {weights:,} weights: {remedy}")
     return args
 
 
@@ -448,7 +456,8 @@ def whole_files(output_dir: str | Path) -> Iterator[Path]:
 
 
 def print_files_and_next(plot: str | None) -> None:
-    """Print the file that was written, if any, and a command to go on with."""
+    """Print what the weights are worth, the file that was written and a command to go on with."""
+    print("\nVectors and matrices are random: the pattern means nothing until a model learns them.")
     if plot:
         print(f"\nFiles:\n  {plot}")
     print(f"\nNext:\n  python {shlex.quote(sys.argv[0])} --num_heads 2 --plot attention.html")
@@ -473,6 +482,7 @@ PAGE = """<!doctype html>
 </style>
 <h1>Where does a word look?</h1>
 <p>Point at a word, or go to it with the Tab key: below each word stands the weight that it gets.
+<p>Vectors and matrices are random: the pattern means nothing until a model learns them.
 <p><label>Head <select></select></label>
 <script>
 const head = document.querySelector("select")

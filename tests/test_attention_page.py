@@ -261,6 +261,12 @@ def test_a_screen_reader_finds_names_and_hears_changes(browser, tmp_path):
     assert any(role == "heading" for role, _ in named)
 
 
+def test_the_page_shows_that_the_pattern_means_nothing(browser, tmp_path):
+    path, _ = write(tmp_path / "a.html", "Time flies")
+    browser.open(path)
+    assert "random: the pattern means nothing" in browser.run("document.body.innerText")
+
+
 def test_one_head_is_not_offered_for_choice(browser, tmp_path):
     for heads, hidden in ((1, True), (2, False)):
         path, _ = write(tmp_path / f"{heads}.html", "Time flies", heads=heads)

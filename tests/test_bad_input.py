@@ -574,6 +574,7 @@ ROWS = [
     ("self_attention", "--nonsense", r"--nonsense"),
     ("self_attention", "--embedding_dim 0", r"--embedding_dim 0"),
     ("self_attention", "--embedding_dim 6 --num_heads 4", r"no multiple of --num_heads 4"),
+    ("self_attention", "--embedding_dim 1000000000000", r"--embedding_dim 1000000000000: give"),
     ("self_attention", "--num_heads -1", r"--num_heads -1"),
     ("self_attention", "--seed x", r"--seed"),
     ("self_attention", "--text", r"--text"),

@@ -617,6 +617,11 @@ def test_same_seed_same_output_and_smoke_is_the_default(capsys):
         (["--embedding_dim", "0"], "--embedding_dim 0"),
         (["--embedding_dim", "-4"], "--embedding_dim -4"),
         (["--embedding_dim", "four"], "invalid int value: 'four'"),
+        (["--embedding_dim", "4097"], "--embedding_dim 4097: give 4096 or less"),
+        (["--embedding_dim", "9" * 30, "--num_heads", "9"], "give 4096 or less"),
+        (["--text", "a " * 30_000], "nobody can read 900,000,000 weights: give shorter sentences"),
+        (["--text", "a " * 3600, "b " * 3600], "nobody can read 25,920,000 weights"),
+        (["--text", "a " * 3600, "--num_heads", "2"], "nobody can read 25,920,000 weights"),
         (["--num_heads", "0"], "--num_heads 0"),
         (["--num_heads", "3"], "--embedding_dim 4 is no multiple of --num_heads 3"),
         (["--num_heads", "8"], "--num_heads 8"),
@@ -826,6 +831,22 @@ def test_page_needs_nothing_else_and_is_small(tmp_path):
     assert "import" not in page.code and "http" not in page.code
     assert path.stat().st_size < 100_000
     assert "default-src 'none'" in path.read_text(encoding="utf-8")
+
+
+RANDOM = "Vectors and matrices are random: the pattern means nothing until a model learns them."
+
+
+@pytest.mark.parametrize("flags", [[], ["--steps", "--causal"], ["--text", "Wer liest das?", "a"]])
+def test_the_screen_says_once_that_the_pattern_means_nothing(flags, capsys):
+    script.main(flags)
+    assert capsys.readouterr().out.count(f"\n\n{RANDOM}\n\nNext:\n") == 1
+    assert README.index(RANDOM.replace("random", "random here")) < README.index("## Run it")
+
+
+def test_the_page_says_that_the_pattern_means_nothing(tmp_path):
+    script.main(["--text", "Wer liest das?", "--plot", str(tmp_path / "a.html")])
+    page = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert page.partition("<script>")[0].count(f"<p>{RANDOM}\n") == 1
 
 
 # The steps
