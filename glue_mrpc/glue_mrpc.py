@@ -313,7 +313,8 @@ def show_losses(
     if unknown:
         tokens = len(ids) - len(rows) * tokenizer.num_special_tokens_to_add(pair=True)
         share = f"{unknown:,} of {tokens:,} tokens ({unknown / tokens:.1%})"
-        print(f"{title}: {share} are unknown to the tokenizer: is it of this language?")
+        hint = ": is it of this language?" if unknown > tokens / 10 else ""
+        print(f"{title}: {share} are unknown to the tokenizer{hint}")
 
 
 def collate(

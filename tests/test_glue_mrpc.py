@@ -1141,12 +1141,14 @@ def test_words_that_the_tokenizer_does_not_know_are_counted(
         tmp_path / "glue",
         train=HEADER + "1\t1\t2\tA cat sat here.\tHere sat a cat.\n",
         dev=HEADER + "1\t1\t2\t今日\t映画 cat\n",
+        test=HEADER + f"1\t1\t2\t{'cat ' * 19}\tdog\n",
     )
     flags = ("--data_dir", str(data), "--model_name_or_path", str(tmp_path))
     run(script, tmp_path / "out", *flags)
     printed = capsys.readouterr().out
     expected = "train: 6 of 10 tokens (60.0%) are unknown to the tokenizer: is it of this language?"
-    assert printed.count("are unknown") == 1 and expected in printed
+    assert printed.count("are unknown") == 2 and expected in printed
+    assert "test: 1 of 20 tokens (5.0%) are unknown to the tokenizer\n" in printed
     assert printed.index(expected) < printed.index("train, first of")
     run(script, tmp_path / "out", "--smoke", "--data_dir", str(data))
     assert "are unknown" not in capsys.readouterr().out
