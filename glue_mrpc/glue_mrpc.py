@@ -58,6 +58,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import enable_progress_bars
 from matplotlib.figure import Figure
+from torch.nn.functional import pad
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import (
@@ -111,8 +112,8 @@ def main(argv: list[str] | None = None) -> None:
         tokenized = tokenize_pairs(split, tokenizer, args.max_seq_length, workers)
         show_losses(name, split, tokenized, tokenizer, args.max_seq_length)
         batches = collate(tokenized, tokenizer, args.batch_size)
+        tensors[name] = join(batches, tokenizer)
         show_shapes(f"{name}, first of {len(batches)} batches", batches[0])
-        tensors[name] = dict(collate(tokenized, tokenizer, len(tokenized))[0])
         show_shapes(f"{name}, joined", tensors[name])
         lengths[name] = tensors[name]["attention_mask"].sum(dim=1).numpy()
         figures[name] = measure(lengths[name], args.batch_size, args.max_seq_length)
@@ -328,6 +329,23 @@ def collate(
     collator = DataCollatorWithPadding(tokenizer)
     loader = DataLoader(split, batch_size=batch_size, collate_fn=collator)
     return list(tqdm(loader, desc="Padding", disable=None, leave=False))
+
+
+def join(
+    batches: list[BatchEncoding], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, torch.Tensor]:
+    """Join batches into one tensor a key, for the file: int64 (pairs, longest), labels (pairs,)."""
+    fill = {"input_ids": tokenizer.pad_token_id, "token_type_ids": tokenizer.pad_token_type_id}
+    fill["attention_mask"] = 0
+    longest = max(batch["input_ids"].shape[1] for batch in batches)
+    tensors = {key: [] for key in batches[0]}
+    for batch in batches:
+        missing = longest - batch["input_ids"].shape[1]
+        sides = (missing, 0) if tokenizer.padding_side == "left" else (0, missing)
+        for key, column in batch.items():
+            column = pad(column, sides, value=fill[key]) if key in fill else column
+            tensors[key].append(column)
+    return {key: torch.cat(columns) for key, columns in tensors.items()}
 
 
 def show_shapes(title: str, batch: dict[str, torch.Tensor]) -> None:
