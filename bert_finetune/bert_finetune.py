@@ -163,9 +163,8 @@ def main(argv: list[str] | None = None) -> None:
         tokenizer, model = pretrained(args.model_name_or_path, class_names(tables.get("train")))
     check_length(args.max_seq_length, model.config.max_position_embeddings)
     datasets = build_datasets(tables, tokenizer, model.config.label2id, args.max_seq_length)
-    options = {"early_stopping_patience": args.early_stopping_patience}
-    options["class_weights"] = args.class_weights
-    trainer = build_trainer(model, tokenizer, training_args, datasets, **options)
+    options = (args.early_stopping_patience, args.class_weights)
+    trainer = build_trainer(model, tokenizer, training_args, datasets, *options)
     metrics = {}
     if "train" in datasets:
         metrics |= train(trainer)
@@ -177,8 +176,8 @@ def main(argv: list[str] | None = None) -> None:
     if "test" in datasets:
         metrics |= write_predictions(trainer, datasets["test"], tables["test"])
     if trainer.is_world_process_zero():
-        model = args.model_name_or_path
-        report(metrics, training_args.output_dir, next_command(args), model)
+        command = next_command(args)
+        report(metrics, training_args.output_dir, command, args.model_name_or_path)
 
 
 def load_splits(args: ScriptArguments, training_args: FineTuningArguments) -> dict:

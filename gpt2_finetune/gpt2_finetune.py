@@ -99,8 +99,10 @@ class ScriptArguments:
 
     smoke: bool = HfArg(default=False, help="Train a tiny model: no download, seconds.")
     model_name_or_path: str = HfArg(default="gpt2", help="Hub name or folder of any causal LM.")
-    train_file: str | None = HfArg(default=None, help="Plain text in UTF-8, of any size.")
-    validation_file: str | None = HfArg(default=None, help="Text to evaluate on.")
+    train_file: list[str] | None = HfArg(
+        default=None, help="Plain text of any size: files, or folders of .txt files."
+    )
+    validation_file: list[str] | None = HfArg(default=None, help="Text to evaluate on.")
     encoding: str = HfArg(
         default="utf-8-sig", help="Of text files: cp1252 for Excel's and Word's in Western Europe."
     )
@@ -126,14 +128,16 @@ class ScriptArguments:
 
 @dataclass
 class GenerationArguments:
-    """How to write: the keyword arguments of `generate`. The last three make it draw lots."""
+    """How to write: the keyword arguments of `generate`. It draws lots, but for --smoke."""
 
     prompt: str = HfArg(default="The lighthouse keeper", help="Text that the model continues.")
     max_new_tokens: int = HfArg(default=50, help="Tokens of the continuation, at most.")
     num_return_sequences: int = HfArg(default=1, help="Continuations; several have to be drawn.")
-    temperature: float | None = HfArg(default=None, help="Draw: below 1 the likely, above 1 all.")
+    temperature: float | None = HfArg(
+        default=None, help="0: the likeliest text; below 1 likely tokens, above 1 all are drawn."
+    )
     top_k: int | None = HfArg(default=None, help="Draw among so many likeliest tokens.")
-    top_p: float | None = HfArg(default=None, help="Draw among tokens that have this share.")
+    top_p: float = HfArg(default=0.95, help="Draw among tokens that have this share.")
 
 
 @dataclass
@@ -160,15 +164,15 @@ def main(argv: list[str] | None = None) -> None:
     prepare(training_args)
     with tempfile.TemporaryDirectory() as folder, training_args.main_process_first():
         if args.smoke:
-            tokenizer, model = untrained(args.train_file, args.text_column, args.block_size or 64)
+            files = choose_files(args, training_args, GPT2Tokenizer().eos_token, folder)
+            tokenizer, model = untrained(files["train"], args.block_size or 64)
         else:
             tokenizer, model = pretrained(args.model_name_or_path)
-        files = choose_files(args, training_args, tokenizer.eos_token, folder)
+            files = choose_files(args, training_args, tokenizer.eos_token, folder)
         datasets = load_datasets(files, tokenizer, context_size(model), args)
     trainer = build_trainer(model, tokenizer, training_args, datasets)
-    metrics, texts = {}, []
-    if training_args.do_predict:
-        texts.append(generate(model, tokenizer, **generation))
+    metrics = {}
+    texts = [generate(model, tokenizer, **generation)] if training_args.do_predict else []
     if training_args.do_train:
         metrics |= train(trainer)
     if training_args.do_eval:
@@ -178,8 +182,7 @@ def main(argv: list[str] | None = None) -> None:
     if trainer.is_world_process_zero():
         write_texts(generation["prompt"], texts, training_args.output_dir)
         metrics |= measure(metrics, texts, datasets, tokenizer)
-        command = next_command(args, generation, training_args)
-        report(metrics, training_args.output_dir, command, args.model_name_or_path)
+        conclude(metrics, args, generation, training_args)
 
 
 class TextDataset(Dataset):
@@ -245,70 +248,129 @@ def read_pieces(path: str, label: str, encoding: str = "utf-8-sig") -> Iterator[
     are those of the whole text. A byte order mark is left out and line ends become a newline.
     """
     options = {"desc": label, "unit": "B", "unit_scale": True, "disable": None, "leave": False}
-    with open(path, encoding=encoding_of(path, encoding)) as file, tqdm(**options) as bar:
-        bar.total = os.path.getsize(path)
-        text = ""
-        try:
-            while part := file.read(2**19):
-                if "\0" in part:
-                    raise InputError(f"{path}: NUL bytes are no text: save the file as UTF-8")
-                *pieces, text = PIECE.findall(text + part)
-                bar.update(file.buffer.tell() - bar.n)
-                if pieces:
-                    yield pieces
-        except UnicodeDecodeError as error:
-            byte = file.buffer.tell() - len(error.object) + error.start
-            found = f"{path}, byte {byte}: not {file.encoding}"
-            raise InputError(f"{found}: name its --encoding, for instance cp1252") from error
-        except OSError as error:  # unlike that of opening it does not name the file
-            raise InputError(f"cannot read {path}: {error.strerror}") from error
+    text = ""
+    try:
+        with open(path, encoding=encoding_of(path, encoding)) as file, tqdm(**options) as bar:
+            bar.total = os.path.getsize(path)
+            try:
+                while part := file.read(2**19):
+                    if "\0" in part:
+                        raise InputError(f"{path}: NUL bytes are no text: save the file as UTF-8")
+                    *pieces, text = PIECE.findall(text + part)
+                    bar.update(file.buffer.tell() - bar.n)
+                    if pieces:
+                        yield pieces
+            except UnicodeDecodeError as error:
+                byte = file.buffer.tell() - len(error.object) + error.start
+                found = f"{path}, byte {byte}: not {file.encoding}"
+                raise InputError(f"{found}: name its --encoding, for instance cp1252") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
     yield [text]
 
 
 def choose_files(
     args: ScriptArguments, training_args: FineTuningArguments, end_of_text: str | None, folder: str
 ) -> dict[str, str]:
-    """Return the text files `train` and `validation` that are needed: own ones or the sample.
+    """Return the texts in UTF-8 `train` and `validation` that are needed: own ones or the sample.
 
-    The sample is written to `folder`, with the model's end-of-text token between its paragraphs.
-    Without a validation file both are the training file. Rows of a table are documents and come
-    into a text in the same way.
+    Own text in one file is that file. Several files, rows of a table and the built-in paragraphs
+    are documents: they are written into one text in `folder`, with the model's end-of-text token
+    between them. Without a validation file both are the training text.
     """
     files = {"train": args.train_file, "validation": args.validation_file or args.train_file}
     steps = {"train": training_args.do_train, "validation": training_args.do_eval}
-    files = {split: path for split, path in files.items() if steps[split]}
-    if args.train_file or args.validation_file:
-        if not args.text_column:
-            return files
-        documents = {path: read_documents(path, args.text_column) for path in files.values()}
-    else:
-        documents = dict.fromkeys(files.values(), SAMPLE_PARAGRAPHS)
+    files = {split: find_files(names) for split, names in files.items() if steps[split]}
+    as_it_is = not args.text_column and args.encoding == ScriptArguments.encoding
     texts = {}
-    for number, (path, rows) in enumerate(documents.items()):
-        texts[path] = os.path.join(folder, f"{number}-{os.path.basename(path or 'sample')}.txt")
+    for number, paths in enumerate(dict.fromkeys(files.values())):
+        name = os.path.basename(paths[0]) if paths else "sample.txt"
+        if len(paths) > 1:
+            name += f" and {len(paths) - 1} more"
+        elif paths and as_it_is:
+            texts[paths] = paths[0]
+            continue
+        texts[paths] = os.path.join(folder, f"{number}-{name}")
         separator = ""
-        with open(texts[path], "w", encoding="utf-8") as file:
-            for row in rows:
-                file.write(separator + row)
+        with open(texts[paths], "w", encoding="utf-8") as file:
+            for document in read_documents(paths, args.text_column, args.encoding):
+                file.write(separator)
+                file.writelines(document)
                 separator = end_of_text or "\n\n"
-    return {split: texts[path] for split, path in files.items()}
+    return {split: texts[paths] for split, paths in files.items()}
 
 
-def read_documents(path: str, column: str) -> Iterator[str]:
-    """Yield a column of a CSV, JSON lines or Parquet file, row by row. Raises InputError."""
-    kinds = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+def find_files(names: list[str] | None) -> tuple[str, ...]:
+    """Return these files; of a folder its .txt files, chapter 2 before chapter 10."""
+    paths = []
+    for name in names or ():
+        texts = [name]
+        if os.path.isdir(name):
+            texts = [str(path) for path in Path(name).iterdir() if path.suffix.lower() == ".txt"]
+            if not texts:
+                raise InputError(f"{name}: no .txt files in this folder")
+        paths += sorted(texts, key=by_numbers)
+    return tuple(paths)
+
+
+def by_numbers(path: str) -> str:
+    """Return what sorts names with 2 before those with 10."""
+    return re.sub(r"\d+", lambda digits: digits[0].zfill(20), path)
+
+
+def read_documents(
+    paths: tuple[str, ...], column: str | None, encoding: str
+) -> Iterator[Iterable[str]]:
+    """Yield texts, or their pieces: every row of tables, every file, or the built-in paragraphs."""
+    if not paths:
+        yield from SAMPLE_PARAGRAPHS
+    for path in paths:
+        if column:
+            yield from read_column(path, column, encoding)
+        else:
+            yield chain.from_iterable(read_pieces(path, "Reading", encoding))
+
+
+def read_column(path: str, column: str, encoding: str) -> Iterator[str]:
+    """Yield a column of a CSV, JSON lines or Parquet file, row by row. Raises InputError.
+
+    The file may be on the hub, as hf://datasets/... JSON is read as text: the library would take
+    texts that look like dates for dates.
+    """
+    kinds = {".csv": "csv", ".json": "text", ".jsonl": "text", ".parquet": "parquet"}
     kind = kinds.get(Path(path).suffix.lower())
     if kind is None:
         raise InputError(f"{path}: --text_column is for files that end in {', '.join(kinds)}")
-    options = {"converters": {column: str}, "keep_default_na": False} if kind == "csv" else {}
     try:
+        if "://" not in path:
+            encoding = encoding_of(path, encoding)
+        options = {} if kind == "parquet" else {"encoding": encoding}
+        if kind == "csv":
+            options |= {"converters": {column: str}, "keep_default_na": False}
         rows = load_dataset(kind, data_files=path, split="train", streaming=True, **options)
+        if kind == "text":
+            rows = parse_json(row["text"] for row in rows)
         for number, row in enumerate(rows, 1):
-            if not isinstance(row.get(column), str):
+            text = dict(row).get(column)
+            if isinstance(text, bytes):
+                text = text.decode(encoding)
+            if not isinstance(text, str):
                 raise InputError(f"{path}, row {number}: no text {column!r} in {list(row)}")
-            yield row[column]
-    except (DatasetsError, OSError, ValueError) as error:
+            yield text
+    except UnicodeDecodeError as error:
+        found = f"{path}: not {encoding}"
+        raise InputError(f"{found}: name its --encoding, for instance cp1252") from error
+    except (DatasetsError, TypeError, *HUB_ERRORS) as error:
         raise InputError(f"cannot read {path}: {error}") from error
+
+
+def parse_json(lines: Iterator[str]) -> Iterator[dict]:
+    """Yield the objects of JSON lines, or of one list of objects."""
+    first = next(lines, "")
+    if first.startswith("["):
+        yield from json.loads("\n".join([first, *lines]))
+    else:
+        yield from map(json.loads, filter(str.strip, chain([first], lines)))
 
 
 def load_datasets(
@@ -318,7 +380,8 @@ def load_datasets(
 
     Without a validation file the end of the training tokens is kept for validation.
     """
-    block_size = args.block_size or min(1024, limit)
+    own_text = args.train_file or args.validation_file
+    block_size = args.block_size or min(limit, 1024 if own_text else 64)
     if not 2 <= block_size <= limit:
         raise InputError(f"--block_size {block_size}: the model reads 2 to {limit} tokens")
     streams = {path: tokenize_file(path, tokenizer, args.cache_dir) for path in set(files.values())}
@@ -333,7 +396,8 @@ def load_datasets(
         found = f"{path}: {len(tokens):,} tokens for {split}"
         if len(datasets[split]) == 0:
             raise InputError(f"{found}: give more or a smaller --block_size than {block_size}")
-        print(f"{found} in {len(datasets[split]):,} blocks of {block_size}")
+        left = (len(tokens) - block_size) % datasets[split].stride
+        print(f"{found} in {len(datasets[split]):,} blocks of {block_size}; left out: {left:,}")
     return datasets
 
 
@@ -362,24 +426,19 @@ def looks_ahead(model: PreTrainedModel) -> bool:
 
 
 def untrained(
-    path: str | None,
-    text_column: str | None = None,
-    n_positions: int = 64,
-    vocab_size: int = 1000,
-    **size: int,
+    path: str | None, n_positions: int = 64, vocab_size: int = 1000, **size: int
 ) -> tuple[GPT2Tokenizer, GPT2LMHeadModel]:
     """Return a vocabulary of a text's first two million characters and a GPT-2 of random weights.
 
-    Of a table it is the first 4,000 documents, without a text the built-in paragraphs. With a
-    `vocab_size` of 257 every byte is a token. `size`: fields of `GPT2Config`; without them the
-    model is tiny, for --smoke.
+    Without a text it is that of the built-in paragraphs. With a `vocab_size` of 257 every byte is a
+    token. `size`: fields of `GPT2Config`; without them the model is tiny, for --smoke.
     """
-    pieces = SAMPLE_PARAGRAPHS
-    if path and text_column:
-        pieces = islice(read_documents(path, text_column), 4000)
-    elif path:
-        pieces = islice(read_pieces(path, "Reading"), 4)
-    tokenizer = GPT2Tokenizer().train_new_from_iterator(pieces, vocab_size, show_progress=False)
+    tokenizer = GPT2Tokenizer()
+    texts = SAMPLE_PARAGRAPHS
+    if path:
+        pieces = chain.from_iterable(islice(read_pieces(path, "Reading"), 4))
+        texts = chain.from_iterable(piece.split(tokenizer.eos_token) for piece in pieces)
+    tokenizer = tokenizer.train_new_from_iterator(texts, vocab_size, show_progress=False)
     end = tokenizer.eos_token_id
     options = {"vocab_size": len(tokenizer), "n_positions": n_positions, **TINY_SIZE, **size}
     config = GPT2Config(bos_token_id=end, eos_token_id=end, **options)
@@ -566,7 +625,18 @@ class SummedCrossEntropy(torch.autograd.Function):
 
 
 class BlockTrainer(Trainer):
-    """`Trainer` whose random order takes little memory and is the same after a resumption."""
+    """`Trainer` whose random order takes little memory and is the same after a resumption.
+
+    Labels are smoothed in training alone: an evaluation measures how probable the text is.
+    """
+
+    def compute_loss(self, model: torch.nn.Module, *args, **kwargs) -> torch.Tensor | tuple:
+        smoother = self.label_smoother
+        self.label_smoother = smoother if model.training else None
+        try:
+            return super().compute_loss(model, *args, **kwargs)
+        finally:
+            self.label_smoother = smoother
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         if self.args.train_sampling_strategy != "random":
@@ -601,14 +671,15 @@ def generate(
     prompt: str,
     max_new_tokens: int = 50,
     num_return_sequences: int = 1,
+    seed: int = 42,
     **sampling: float | None,
 ) -> list[str]:
-    """Return the likeliest continuation, until the text ends or the model's context is full.
+    """Return continuations of a prompt, until the text ends or the model's context is full.
 
-    It has at most `max_new_tokens`. With `temperature`, `top_k` or `top_p` it is drawn by lot, and
-    there may be several (Holtzman et al. 2020, https://arxiv.org/abs/1904.09751, compare these
-    ways). The model is in evaluation mode afterwards. Raises InputError if the prompt is empty or
-    leaves no room.
+    They have at most `max_new_tokens`. With `temperature`, `top_k` or `top_p` they are drawn by
+    lot, and `seed` decides (Holtzman et al. 2020, https://arxiv.org/abs/1904.09751, compare these
+    ways); without, or with a temperature of 0, there is one, the likeliest. The model is in
+    evaluation mode afterwards. Raises InputError if the prompt is empty or leaves no room.
     """
     options = {"add_special_tokens": False, "return_token_type_ids": False}
     inputs = tokenizer(prompt, return_tensors="pt", **options).to(model.device)  # (1, tokens)
@@ -616,14 +687,20 @@ def generate(
     if not 0 < length < limit:
         raise InputError(f"--prompt of {length} tokens: give 1 to {limit - 1}")
     chosen = {name: value for name, value in sampling.items() if value is not None}
-    options = {"do_sample": bool(chosen), "num_beams": 1, "use_cache": True}
-    if chosen:  # the library's own default would draw among 50 tokens
+    drawn = bool(chosen) and chosen.get("temperature") != 0
+    options = {"do_sample": drawn, "num_beams": 1, "use_cache": True}
+    if drawn:  # the library's own default would draw among 50 tokens
         options |= {"temperature": 1.0, "top_k": 0, "top_p": 1.0} | chosen
     options["max_new_tokens"] = min(max_new_tokens, limit - length)
     options["pad_token_id"] = tokenizer.eos_token_id  # against a warning
     options["num_return_sequences"] = num_return_sequences
-    output = model.eval().generate(**inputs, **options)  # (sequences, all tokens)
-    return tokenizer.batch_decode(output[:, length:], skip_special_tokens=True)
+    with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        output = model.eval().generate(**inputs, **options)  # (sequences, all tokens)
+    # With the prompt before it: of a continuation alone many tokenizers leave out the first space.
+    options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    start = len(tokenizer.decode(output[0, :length], **options))
+    return [text[start:] for text in tokenizer.batch_decode(output, **options)]
 
 
 def train(trainer: Trainer) -> dict[str, float]:
@@ -700,31 +777,46 @@ def copied(
     if tokenizer.eos_token:
         parts = (part.replace(tokenizer.eos_token, " ") for part in parts)
     passage = longest_copy(texts, parts)
-    words = len(passage.split())
-    print(f"Longest passage from the training text, {words} words: {passage}")
+    words, unit = len(passage.split()), "words"
+    if lacks_spaces(texts):
+        words, unit = len(passage), "characters"
+    print(f"Longest passage from the training text, {words} {unit}: {passage}")
     return {"copied_words": words, "copied_characters": len(passage)}
+
+
+# Characters of Thai, Lao, Burmese, Khmer, Japanese and Chinese.
+UNSPACED = re.compile("[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+
+
+def lacks_spaces(texts: list[str]) -> bool:
+    """Return whether the words of texts stand without spaces between them, or are one word."""
+    text = " ".join(texts)
+    return len(UNSPACED.findall(text)) > len(text) / 2 or len(text) > 20 * len(text.split())
 
 
 def longest_copy(texts: list[str], parts: Iterable[str]) -> str:
     """Return the longest passage of whole words of the texts that stands in the joined parts.
 
-    White space of any kind counts as one space. Memory grows with the longest part alone.
+    White space of any kind counts as one space. In texts without spaces between words every
+    character counts as a word. Memory grows with the longest part alone.
     """
+    split, space = (list, "") if lacks_spaces(texts) else (str.split, " ")
+    texts = [" ".join(text.split()) for text in texts]
     longest, window = [], " "
     overlap = max(map(len, texts)) + 2
     for part in chain(parts, [" "]):
         window = re.sub(r"\s+", " ", window[-overlap:] + part)
-        for words in map(str.split, texts):
+        for words in map(split, texts):
             for start in range(len(words) - len(longest)):
                 end = start + len(longest) + 1
-                while end <= len(words) and f" {' '.join(words[start:end])} " in window:
+                while end <= len(words) and space + space.join(words[start:end]) + space in window:
                     longest = words[start:end]
                     end += 1
-    return " ".join(longest)
+    return space.join(longest)
 
 
 def write_texts(prompt: str, texts: list[list[str]], output_dir: str) -> None:
-    """Write the texts that continue the prompt to generated.txt, and print them."""
+    """Write the texts that continue the prompt to generated.txt, and print each in one line."""
     titles = ["Before training", "After training"] if len(texts) == 2 else ["Continuation"]
     lines = []
     for title, continuations in zip(titles, texts, strict=False):
@@ -732,7 +824,7 @@ def write_texts(prompt: str, texts: list[list[str]], output_dir: str) -> None:
     if texts:
         with whole_files(output_dir) as folder:
             (folder / "generated.txt").write_text("\n".join(lines), encoding="utf-8")
-        print(*lines, sep="\n")
+        print(*(" ".join(line.split()) for line in lines), sep="\n\n", end="\n\n")
 
 
 # Plumbing: nothing below is about GPT-2 -----------------------------------------------------------
@@ -756,11 +848,16 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
     classes = (ScriptArguments, GenerationArguments, FineTuningArguments)
     args, generation, training_args = parse(argv, *classes)
     check_positive(args, "block_size", "stride", "preprocessing_num_workers")
-    check_positive(generation, *(name for name in vars(generation) if name != "prompt"))
-    if generation.top_p is not None and generation.top_p > 1:
+    check_positive(generation, "max_new_tokens", "num_return_sequences", "top_k", "top_p")
+    if generation.top_p is None:  # with --smoke, unless it is asked to draw
+        generation.top_p = GenerationArguments.top_p
+        if not generation.temperature and not generation.top_k:
+            generation.temperature = 0.0
+    if generation.top_p > 1:
         raise InputError(f"--top_p {generation.top_p}: give a number from 0 to 1")
-    drawn = generation.temperature or generation.top_k or generation.top_p
-    if generation.num_return_sequences > 1 and not drawn:
+    if generation.temperature is not None and not generation.temperature >= 0:
+        raise InputError(f"--temperature {generation.temperature}: give 0 or more")
+    if generation.num_return_sequences > 1 and generation.temperature == 0:
         raise InputError("--num_return_sequences: draw them, for instance with --temperature 1")
     percentage = args.validation_split_percentage
     if not 0 <= percentage < 100:
@@ -768,7 +865,6 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
     if args.preprocessing_num_workers:
         os.environ["RAYON_NUM_THREADS"] = str(args.preprocessing_num_workers)
     if not (args.train_file or args.validation_file):  # the sample is short
-        args.block_size = args.block_size or 64
         args.stride = args.stride or 8
     if not (training_args.do_train or training_args.do_eval or training_args.do_predict):
         training_args.do_train = training_args.do_predict = True
@@ -781,7 +877,7 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
         raise InputError("--smoke builds a model to train: leave it out to use a saved one")
     if training_args.do_train and args.validation_file and not args.train_file:
         raise InputError("no train file: give --train_file, or choose with --do_...")
-    return args, vars(generation), training_args
+    return args, vars(generation) | {"seed": training_args.seed}, training_args
 
 
 class ShortHelp(HelpFormatter):
@@ -1091,16 +1187,25 @@ def draw_training_curve(log_history: list[dict[str, float]]) -> Figure:
     return figure
 
 
-def next_command(
-    args: ScriptArguments, generation: dict, training_args: FineTuningArguments
-) -> str:
-    """Return the flags that continue the prompt with this run's model, in the same way."""
+def conclude(
+    metrics: dict[str, float],
+    args: ScriptArguments,
+    generation: dict,
+    training_args: FineTuningArguments,
+) -> None:
+    """Report, with the flags that continue the prompt with this run's model in the same way."""
     model = training_args.output_dir if training_args.do_train else args.model_name_or_path
     flags = ["--do_predict", "--prompt", generation["prompt"]]
-    for name in ("num_return_sequences", "temperature", "top_k", "top_p"):
-        if generation[name] != getattr(GenerationArguments, name):
+    if generation["prompt"].startswith("-"):
+        flags = ["--do_predict", f"--prompt={generation['prompt']}"]
+    defaults = vars(GenerationArguments()) | {"seed": FineTuningArguments.seed}
+    for name, default in defaults.items():
+        if name != "prompt" and generation[name] != default:
             flags += [f"--{name}", str(generation[name])]
-    return shlex.join([*flags, "--model_name_or_path", model])
+    command = shlex.join([*flags, "--model_name_or_path", model])
+    if args.smoke and args.train_file:
+        print("A tiny model was tried: its quality tells nothing about that of a real one")
+    report(metrics, training_args.output_dir, command, args.model_name_or_path)
 
 
 def report(metrics: dict[str, float], output_dir: str, command: str, model: str) -> None:
@@ -1144,6 +1249,7 @@ SMOKE = {
     "save_steps": 0.5,
     "stride": 1,
     "bf16": False,
+    "top_p": None,
 }
 TINY_SIZE = {
     "n_embd": 64,

@@ -174,7 +174,7 @@ def test_smoke_alone_in_an_empty_folder(smoke):
         .read_text()
         .endswith("After training: " + SAMPLE.split("\n\n")[0] + "\n")
     )
-    assert "--do_predict --prompt 'The lighthouse keeper' --model_name_or_path" in done.stdout
+    assert "--prompt 'The lighthouse keeper' --temperature 0.0 --model_name_or_path" in done.stdout
     assert "Warning" not in done.stderr and "[transformers]" not in done.stderr
 
 
@@ -197,11 +197,12 @@ def test_smoke_learns_every_paragraph_and_the_validation_text(trained, capsys):
 
 
 def test_saved_model_continues_a_prompt_without_training(trained, tmp_path, capsys):
-    prompt = ["--prompt", "Behind the church", "--max_new_tokens", "6"]
+    prompt = ["--prompt", "Behind the church", "--max_new_tokens", "6", "--temperature", "0"]
     run(tmp_path, "--do_predict", "--model_name_or_path", str(trained), *prompt)
     printed = capsys.readouterr().out
     assert "Continuation: Behind the church stands a garden of herbs.\n" in printed
-    assert printed.endswith(f"--prompt 'Behind the church' --model_name_or_path {trained}\n")
+    same_way = "--prompt 'Behind the church' --max_new_tokens 6 --temperature 0.0"
+    assert printed.endswith(f"{same_way} --model_name_or_path {trained}\n")
     assert {path.name for path in tmp_path.iterdir()} == {"all_results.json", "generated.txt"}
 
 
@@ -373,14 +374,22 @@ def test_bad_data_raises_an_exception_that_names_it(trained, tmp_path):
     for name, content, message in (
         ("empty", b"", "empty: no text"),
         ("nul", b"a\0b", "nul: NUL bytes"),
-        ("latin", b"caf\xe9", "latin, byte 3: not UTF-8"),
-        ("long", b"a" * 1_500_000 + b"\xff", "long, byte 1500000: not UTF-8"),
-        ("marked", b"\xef\xbb\xbf" + b"a" * 10_000 + b"\xff", "marked, byte 10003: not UTF-8"),
+        ("latin", b"caf\xe9", "latin, byte 3: not utf-8-sig: name its --encoding"),
+        (
+            "long",
+            b"a" * 1_500_000 + b"\xff",
+            "long, byte 1500000: not utf-8-sig: name its --encoding",
+        ),
+        (
+            "marked",
+            b"\xef\xbb\xbf" + b"a" * 10_000 + b"\xff",
+            "marked, byte 10003: not utf-8-sig: name its --encoding",
+        ),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(gpt2.InputError, match=message):
             gpt2.tokenize_file(str(tmp_path / name), tokenizer, cache)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(gpt2.InputError, match="cannot read .*missing: No such file"):
         gpt2.tokenize_file(str(tmp_path / "missing"), tokenizer, cache)
     assert not list((tmp_path / "cache").iterdir())
     with pytest.raises(gpt2.InputError, match="cannot load"):
@@ -481,6 +490,117 @@ def test_large_vocabularies_take_four_bytes(tmp_path):
     path = write(tmp_path / "text.txt", "w69999 w1 w65536")
     tokens = gpt2.tokenize_file(path, tokenizer, str(tmp_path))
     assert tokens.dtype == np.uint32 and tokens.tolist() == [69999, 1, 65536]
+
+
+CHAPTERS = {i: f"Chapter {i}. Zoë paid {i}0 € – “enough” for the ferry.\n" * 9 for i in (1, 2, 10)}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_a_folder_of_chapters_is_a_text_of_documents(encoding, tmp_path):
+    """The tokens of one text with the end-of-text token between chapters, in the numbers' order."""
+    folder = tmp_path / "chapters"
+    folder.mkdir()
+    paths = [write(folder / f"part {i}.txt", text, encoding) for i, text in CHAPTERS.items()]
+    (folder / "cover.jpg").write_bytes(b"\xff\xd8")
+    whole = write(tmp_path / "whole.txt", "<|endoftext|>".join(CHAPTERS.values()))
+    files = ["--encoding", encoding] if encoding == "cp1252" else []
+    tokens = {}
+    for name, chosen in (("whole", [whole]), ("folder", [str(folder)]), ("files", paths)):
+        out = tmp_path / name
+        flags = ["--smoke", "--max_steps", "2", "--block_size", "16", "--prompt", "Zoë"]
+        flags += ["--train_file", *chosen]
+        run(out, *flags, *(files if name != "whole" else []))
+        (cache,) = (out / "cache").iterdir()
+        tokens[name] = cache.name, cache.read_bytes()
+    assert tokens["whole"] == tokens["folder"] == tokens["files"]
+
+
+def test_one_file_in_another_encoding_is_read_in_training_and_validation(tmp_path):
+    text = "".join(CHAPTERS.values())
+    flags = ["--smoke", "--max_steps", "2", "--block_size", "16", "--prompt", "Zoë"]
+    metrics = {}
+    for encoding in ("utf-8", "cp1252"):
+        files = ["--train_file", write(tmp_path / f"{encoding}.txt", text, encoding)]
+        files += ["--validation_file", write(tmp_path / f"v-{encoding}.txt", text[:900], encoding)]
+        out = tmp_path / encoding
+        metrics[encoding] = run(out, *flags, *files, "--encoding", encoding)["eval_loss"]
+    assert metrics["utf-8"] == metrics["cp1252"]
+
+
+def test_a_table_in_another_encoding(tmp_path):
+    rows = list(CHAPTERS.values())
+    pd.DataFrame({"body": rows}).to_csv(tmp_path / "a.csv", index=False, encoding="cp1252")
+    lines = "".join(json.dumps({"body": row}, ensure_ascii=False) + "\n" for row in rows)
+    write(tmp_path / "a.jsonl", lines, "utf-16")
+    for name in ("a.csv", "a.jsonl"):
+        assert list(gpt2.read_column(str(tmp_path / name), "body", "cp1252")) == rows
+    with pytest.raises(gpt2.InputError, match="a.csv: not utf-8-sig: name its --encoding"):
+        list(gpt2.read_column(str(tmp_path / "a.csv"), "body", "utf-8-sig"))
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [["1999-12-31", "2001-01-01"], ["10:30:00"], ["3.10", "true", "line\u2028separator"]],
+)
+def test_texts_in_json_that_look_like_something_else_stay_texts(texts, tmp_path):
+    rows = [{"when": text, "other": {"a": i} if i % 2 else None} for i, text in enumerate(texts)]
+    lines = "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    for name, content in (("a.jsonl", lines), ("b.json", json.dumps(rows, indent=2))):
+        path = write(tmp_path / name, content)
+        assert list(gpt2.read_column(path, "when", "utf-8-sig")) == texts
+    for content in ('{"when": 5}', "5", "[1, 2]", "null"):
+        with pytest.raises(gpt2.InputError, match="c.json"):
+            list(gpt2.read_column(write(tmp_path / "c.json", content), "when", "utf-8-sig"))
+
+
+def test_a_column_of_bytes_is_text(tmp_path):
+    texts = ["Zoë sells 3 €", "a\nline", "漁師"]
+    path = str(tmp_path / "bytes.parquet")
+    pd.DataFrame({"body": [text.encode() for text in texts]}).to_parquet(path)
+    assert list(gpt2.read_column(path, "body", "utf-8-sig")) == texts
+
+
+def test_what_fills_no_block_is_counted(text_file, tmp_path, capsys):
+    tokenizer = byte_tokenizer(SAMPLE)
+    flags = ["--train_file", text_file, "--stride", "7", "--block_size", "16"]
+    args = gpt2.parse_arguments([*flags, "--cache_dir", str(tmp_path)])[0]
+    files = {"train": text_file, "validation": text_file}
+    datasets = gpt2.load_datasets(files, tokenizer, 64, args)
+    printed = capsys.readouterr().out.splitlines()
+    for (split, blocks), line in zip(datasets.items(), printed, strict=True):
+        seen = sum(len(block) for block in blocks)
+        if split == "train":  # a block begins 7 tokens after the one before
+            seen -= (len(blocks) - 1) * 9
+        assert line.endswith(f"{len(blocks)} blocks of 16; left out: {len(blocks.tokens) - seen}")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--block_size", "24"],
+        ["--prompt=-- Zoë's\nferry", "--seed", "5", "--top_k", "7", "--max_new_tokens", "9"],
+        ["--temperature", "0.6", "--num_return_sequences", "2", "--block_size", "33"],
+        ["--train_file", "part 1.txt", "part 2.txt", "--block_size", "16", "--prompt", "Zoë"],
+    ],
+)
+def test_the_next_command_works_as_it_is_printed(flags, tmp_path, monkeypatch, capsys):
+    """And writes what the run wrote after its training: the same lots are drawn."""
+    monkeypatch.chdir(tmp_path)
+    for i in (1, 2):
+        write(tmp_path / f"part {i}.txt", CHAPTERS[i] * 5)
+    monkeypatch.setattr(sys, "argv", ["gpt2_finetune.py"])
+    out, cache = ["--output_dir", "an output"], ["--cache_dir", "cache"]
+    gpt2.main(["--smoke", "--max_steps", "3", *flags, *out, *cache])
+    printed = capsys.readouterr().out
+    own_text = "--train_file" in flags
+    assert ("tiny model" in printed.partition("Next:")[0]) == own_text
+    written = (tmp_path / "an output" / "generated.txt").read_bytes().decode()
+    python, script, *command = shlex.split(printed.partition("Next:\n")[2])
+    assert (python, script) == ("python", "gpt2_finetune.py")
+    gpt2.main(command)
+    again = (tmp_path / "an output" / "generated.txt").read_bytes().decode()
+    last = written[written.index("After training") :]
+    assert again == last.replace("After training", "Continuation")
 
 
 def test_interrupted_tokenizing_leaves_no_cache(tmp_path, monkeypatch):
@@ -624,6 +744,42 @@ def test_llama_folder_trains_and_its_loss_is_the_mean_over_all_predicted_tokens(
         saved.pad_token == pad
         and saved("The end.")["input_ids"] == tokenizer("The end.")["input_ids"]
     )
+
+
+def loss_by_hand(folder, text, block_size):
+    """The mean loss of a saved model on the last tenth of a text, in nats per token."""
+    tokenizer, model = gpt2.pretrained(str(folder))
+    ids = tokenizer(text)["input_ids"]
+    ids = ids[len(ids) * 90 // 100 :]
+    blocks = torch.tensor(ids[: len(ids) // block_size * block_size]).view(-1, block_size)
+    with torch.no_grad():
+        logits = model(blocks).logits[:, :-1].flatten(0, 1)
+    return torch.nn.functional.cross_entropy(logits, blocks[:, 1:].flatten()).item()
+
+
+def test_smoothed_labels_change_the_training_and_not_what_the_metrics_mean(tmp_path):
+    text = "".join(f"{i} sheep and {i % 7} goats cross the bridge. " for i in range(300))
+    flags = ["--smoke", "--train_file", write(tmp_path / "sheep.txt", text), "--max_steps", "60"]
+    metrics = {}
+    for factor in ("0", "0.3"):
+        out = tmp_path / factor
+        metrics[factor] = run(out, *flags, "--label_smoothing_factor", factor)
+        expected = loss_by_hand(out, text, 64)
+        assert metrics[factor]["eval_loss"] == pytest.approx(expected, rel=1e-4)
+        assert metrics[factor]["eval_perplexity"] == pytest.approx(math.exp(expected), rel=1e-3)
+    assert metrics["0.3"]["train_loss"] > metrics["0"]["train_loss"] + 0.5
+
+
+@pytest.mark.parametrize("factor", ["0", "0.3"])
+def test_one_batch_and_accumulated_ones_make_the_same_step(factor, text_file, tmp_path):
+    flags = ["--smoke", "--train_file", text_file, "--do_train", "--max_steps", "2"]
+    flags += ["--train_sampling_strategy", "sequential", "--label_smoothing_factor", factor]
+    flags += ["--logging_steps", "1", "--cache_dir", str(tmp_path)]
+    losses = []
+    for batch, steps in (("4", "1"), ("1", "4")):
+        sizes = ["--per_device_train_batch_size", batch, "--gradient_accumulation_steps", steps]
+        losses.append(run(tmp_path / batch, *flags, *sizes)["train_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 @pytest.mark.parametrize("items", [None, 50])
@@ -873,7 +1029,8 @@ def test_sampled_texts_are_those_of_the_seed(saved, tmp_path):
     assert len(set(first)) == 3
     assert first == continuations(saved, tmp_path, *flags)
     assert first != continuations(saved, tmp_path, *flags, "--seed", "7")
-    (likeliest,) = continuations(saved, tmp_path)
+    assert continuations(saved, tmp_path) != continuations(saved, tmp_path, "--seed", "7")
+    (likeliest,) = continuations(saved, tmp_path, "--temperature", "0")
     for narrow in (["--top_k", "1"], ["--top_p", "1e-6"], ["--temperature", "1e-4"]):
         assert continuations(saved, tmp_path, *narrow) == [likeliest], narrow
 
@@ -891,18 +1048,66 @@ def test_every_token_may_be_drawn_unless_top_k_says_otherwise(saved, tmp_path):
         output = model.generate(ids, **options, **sampling, pad_token_id=0)
         return ranks[output[:, -1]]
 
-    torch.manual_seed(0)
-    texts = gpt2.generate(model, tokenizer, "Our baker", 1, 400, temperature=1.0)
+    texts = gpt2.generate(model, tokenizer, "Our baker", 1, 400, seed=0, temperature=1.0)
     assert texts == tokenizer.batch_decode(
         ranks.argsort()[first_tokens(top_k=0)][:, None], skip_special_tokens=True
     )
     assert first_tokens(top_k=0).max() > 50 > first_tokens(top_k=50).max()
 
 
+def test_drawing_lots_changes_nothing_that_comes_after_it(saved):
+    tokenizer, model = gpt2.pretrained(str(saved))
+    state = torch.get_rng_state()
+    first = gpt2.generate(model, tokenizer, "Our baker", temperature=1.0)
+    assert torch.equal(state, torch.get_rng_state())
+    assert first == gpt2.generate(model, tokenizer, "Our baker", temperature=1.0)
+    assert first != gpt2.generate(model, tokenizer, "Our baker", seed=1, temperature=1.0)
+
+
+def test_a_text_of_several_lines_is_one_line_on_the_screen(tmp_path, capsys):
+    text = " to the sea\n\n\n    and\tback\r\n"
+    gpt2.write_texts("Down\nthe road", [[text, text]], str(tmp_path))
+    assert capsys.readouterr().out == "Continuation: Down the road to the sea and back\n\n" * 2
+    assert (tmp_path / "generated.txt").read_bytes().decode().count(f"Down\nthe road{text}") == 2
+
+
+def test_a_continuation_keeps_its_first_space(tmp_path):
+    """SentencePiece's tokenizers leave it out of what they decode by itself."""
+    text = "Nia carries the basket , and Tom does n't mind . " * 60
+    for kind in ("gpt-2", "sentencepiece"):
+        tokenizer = TOKENIZERS[kind](text)
+        tokenizer.clean_up_tokenization_spaces = True  # as that of Llama 3 has it
+        folder = llama_folder(tmp_path / kind, tokenizer)
+        tokenizer, model = gpt2.pretrained(folder)
+        ids = tokenizer("Nia carries the basket , and", add_special_tokens=False)["input_ids"]
+        length = len(tokenizer("Nia carries", add_special_tokens=False)["input_ids"])
+        reply = torch.tensor([ids])
+        model.generate = lambda reply=reply, **options: reply
+        found = gpt2.generate(model, tokenizer, "Nia carries", 20)
+        assert found == [" the basket , and"] and length < len(ids), kind
+
+
+def test_copies_are_counted_by_characters_where_no_spaces_part_the_words(tmp_path, capsys):
+    """Chinese, Japanese, Thai, and what is one long word."""
+    for text, passage in (
+        ("海边的小镇每天早上都很安静，面包师五点开门。", "每天早上都很安静"),
+        ("港のパン屋は毎朝五時に店を開けます。", "は毎朝五時に店"),
+        ("ชาวประมงออกจากท่าเรือก่อนพระอาทิตย์ขึ้นทุกวัน", "ออกจากท่าเรือก่อน"),
+        ("GATTACACCGTAGGCTAATCGGATTACCA" * 2, "ACCGTAGGCTAATCGGATTACC"),
+    ):
+        assert passage in text
+        tokenizer = byte_tokenizer(text)
+        tokens = np.array(tokenizer(f"{text}\n{text}")["input_ids"])
+        found = gpt2.copied([f"ẞ{passage}ẞ"], tokens, tokenizer)
+        size = len(passage)
+        assert found == {"copied_words": size, "copied_characters": size}
+        assert f"{size} characters: {passage}\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--temperature 0", "--temperature 0.0: give a number above 0"),
+        ("--temperature -1", "--temperature -1.0: give 0 or more"),
         ("--top_p 1.5", "--top_p 1.5: give a number from 0 to 1"),
         ("--top_k -1", "--top_k -1: give a number above 0"),
         ("--num_return_sequences 2", "--num_return_sequences: draw them"),
@@ -946,7 +1151,7 @@ def test_rows_of_a_table_are_documents(kind, tmp_path):
         table.to_json(file, orient="records", lines=True)
     else:
         table.to_parquet(file)
-    args = SimpleNamespace(train_file=str(file), validation_file=None, text_column="body")
+    args = gpt2.parse_arguments(["--train_file", str(file), "--text_column", "body"])[0]
     steps = SimpleNamespace(do_train=True, do_eval=True)
     files = gpt2.choose_files(args, steps, "<|endoftext|>", str(tmp_path))
     assert files["train"] == files["validation"]
