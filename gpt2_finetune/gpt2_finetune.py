@@ -1014,7 +1014,7 @@ def encoding_of(path: str | Path, encoding: str) -> str:
     Raises InputError for a name that is none, and for files that are no text.
     """
     try:
-        codecs.lookup(encoding)
+        "".encode(encoding)
     except LookupError as error:
         raise InputError(f"--encoding {encoding}: give utf-8, cp1252 or another name") from error
     with open(path, "rb") as file:
@@ -1022,6 +1022,8 @@ def encoding_of(path: str | Path, encoding: str) -> str:
     for mark, kind in NO_TEXT_FILES.items():
         if start.startswith(mark):
             raise InputError(f"{path} is {kind}: save it as CSV or plain text in UTF-8")
+    if start.startswith(codecs.BOM_UTF8):
+        return "utf-8-sig"
     utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return "utf-16" if utf16 else encoding
 

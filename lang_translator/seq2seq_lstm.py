@@ -27,6 +27,7 @@ and reporting come last, under "Plumbing".
 
 import argparse
 import codecs
+import csv
 import functools
 import json
 import os
@@ -42,6 +43,8 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from itertools import compress
 from pathlib import Path
 from typing import NoReturn
 
@@ -92,7 +95,7 @@ RUN = {
     "do_eval": (bool, False, "Score the test pairs."),
     "do_predict": (bool, False, "Translate."),
     "model_name_or_path": (str, None, "Folder of a trained model."),
-    "train_file": (str, None, "SOURCE TAB TARGET per line; without it the built-in pairs."),
+    "train_file": (str, None, "TSV, CSV or JSON lines of pairs; without it the built-in ones."),
     "validation_file": (str, None, "Pairs that choose the best epoch, else every twentieth."),
     "test_file": (str, None, "Pairs to score at the end, else those of validation."),
     "baseline_file": (str, None, "Another system's translations of the test pairs, to compare."),
@@ -121,12 +124,12 @@ def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
     checkpoint = prepare_run(args)
     train, validation, test = load_splits(args)
-    baseline = read_baseline(args.baseline_file, len(test))
+    baseline = read_baseline(args.baseline_file, args.encoding, len(test))
     if checkpoint or args.model_name_or_path:
         translator = load_translator(checkpoint or args.model_name_or_path)
     else:
-        shape = {name: getattr(args, name) for name in MODEL}
-        translator = new_translator(train, **shape)
+        translator = new_translator(train, **{name: getattr(args, name) for name in MODEL})
+    check_lengths(translator, (train, validation, test), args)
     metrics = {}
     if args.do_train:
         recipe = {name: getattr(args, name) for name in RECIPE}
@@ -135,7 +138,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.do_eval:
         metrics |= evaluate(translator, test, "test", args.num_beams, args.batch_size, baseline)
     if metrics:
-        save_results(metrics, args.output_dir)
+        save_results(metrics, args.output_dir, args.model_name_or_path)
     if args.do_predict:
         predict(translator, test, args)
     save_alignment(translator, test, args)
@@ -150,10 +153,10 @@ def load_splits(args: argparse.Namespace) -> tuple[Pairs, Pairs, Pairs]:
     """
     train = SAMPLE_PAIRS
     if args.train_file:
-        train = read_pairs(args.train_file)[: args.max_train_samples]
+        train = read_pairs(args.train_file, args.encoding)[: args.max_train_samples]
     by_heart = not args.train_file or (args.smoke and len(train) < FEW_PAIRS)
     if args.validation_file:
-        validation = read_pairs(args.validation_file)
+        validation = read_pairs(args.validation_file, args.encoding)
     elif by_heart:
         validation = train
     else:
@@ -162,7 +165,7 @@ def load_splits(args: argparse.Namespace) -> tuple[Pairs, Pairs, Pairs]:
             raise InputError(f"{args.train_file}: one source: give more, or --validation_file")
     if by_heart:
         train = train * ROUNDS
-    test = read_pairs(args.test_file) if args.test_file else validation
+    test = read_pairs(args.test_file, args.encoding) if args.test_file else validation
     return train, validation, test
 
 
@@ -422,15 +425,21 @@ def encode_pairs(translator: Translator, pairs: Pairs) -> list[tf.RaggedTensor]:
 
     Raises InputError if none is.
     """
+    return sort_out(translator, pairs)[0]
+
+
+def sort_out(translator: Translator, pairs: Pairs) -> tuple[list[tf.RaggedTensor], list[bool]]:
+    """Return the result of `encode_pairs`, and for each of the pairs whether it is short enough."""
     sources = encode(translator.source_tokenizer, [source for source, _ in pairs])
     targets = encode(translator.target_tokenizer, [target for _, target in pairs])
-    rows = []
+    rows, short = [], []
     for source, target in zip(sources, targets, strict=True):
-        if not (source.overflowing or target.overflowing):
+        short.append(not (source.overflowing or target.overflowing))
+        if short[-1]:
             rows.append((source.ids, target.ids))
     if not rows:
         raise InputError("every pair is longer than the --max_seq_length of the training")
-    return [tf.ragged.constant(side, tf.int32) for side in zip(*rows, strict=True)]
+    return [tf.ragged.constant(side, tf.int32) for side in zip(*rows, strict=True)], short
 
 
 def make_batches(
@@ -546,8 +555,13 @@ def evaluate(
     batch_size: int = 64,
     baseline: list[str] | None = None,
 ) -> dict[str, float]:
-    """Return loss in nats per token, perplexity and what `score` tells of the translations."""
-    batches = make_batches(encode_pairs(translator, pairs), batch_size, np.random.default_rng(0))
+    """Return loss in nats per token, perplexity and what `score` tells of the translations.
+
+    All of them are of the pairs that are short enough for the model.
+    """
+    data, short = sort_out(translator, pairs)
+    pairs, baseline = list(compress(pairs, short)), list(compress(baseline or [], short))
+    batches = make_batches(data, batch_size, np.random.default_rng(0))
     loss = run_steps(compile_step(translator.model), batches, "Measuring the loss")
     metrics = {f"{prefix}_loss": loss, f"{prefix}_perplexity": float(np.exp(loss))}
     sources, targets = zip(*pairs, strict=True)
@@ -567,6 +581,30 @@ def warn_of_collapse(sources: Sequence[str], translations: Sequence[str]) -> Non
         print(f"warning: {counts}: the model ignores what it reads", file=sys.stderr)
 
 
+def choose_bleu(references: Sequence[str]) -> BLEU:
+    """Return METRICS' BLEU with the tokenizer for such texts: not all put spaces between words."""
+    text = "".join(references)
+    han, kana, others = (len(re.findall(letters, text)) for letters in UNSPACED)
+    words = sum(len(reference.split()) for reference in references)
+    tokenizer = "13a"
+    if kana + han + others > len(text) / 4:
+        tokenizer = "zh" if han > 20 * kana + others else "char"
+        if 20 * kana > han + others and find_spec("MeCab") and find_spec("ipadic"):
+            tokenizer = "ja-mecab"
+    elif words <= max(len(references), len(text) / 20):  # a word each, or very long ones
+        tokenizer = "char"
+    METRICS["bleu"] = BLEU(METRICS["bleu"].lowercase, tokenize=tokenizer)
+    return METRICS["bleu"]
+
+
+# Letters of Chinese, of Japanese alone, and of Thai, Lao, Tibetan, Burmese and Khmer.
+UNSPACED = (
+    r"[\u3400-\u9fff\U00020000-\U0003ffff]",
+    r"[\u3040-\u30ff]",
+    r"[\u0e00-\u109f\u1780-\u17ff]",
+)
+
+
 def score(
     translations: Sequence[str], references: Sequence[str], baseline: Sequence[str] | None = None
 ) -> dict[str, float]:
@@ -579,6 +617,7 @@ def score(
     """
     if len(translations) != len(references):
         raise InputError(f"{len(references)} references for {len(translations)} translations")
+    choose_bleu(references)
     systems = [("translations", translations)]
     if baseline:
         systems.insert(0, ("baseline", baseline))
@@ -733,7 +772,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         args.do_train = not args.model_name_or_path
         args.do_eval = args.do_train or bool(args.test_file or args.baseline_file)
         args.do_predict = True
-    if not (args.do_train or args.model_name_or_path):
+    model = args.model_name_or_path
+    if not args.do_train and os.path.isdir(model or "") and args.output_dir == RUN["output_dir"][1]:
+        args.output_dir = model  # what is made of a model goes to its folder
+    if not (args.do_train or model):
         raise InputError("no model: add --do_train, or name one with --model_name_or_path")
     return args
 
@@ -793,15 +835,19 @@ def read_lines(path: str, encoding: str = "utf-8-sig") -> Iterator[str]:
     """
     if path == "-" and sys.stdin is None:
         raise InputError("there is no standard input: name a file")
-    encoding = encoding if path == "-" else encoding_of(path, encoding)
+    if Path(path).suffix.lower() == ".tmx":
+        raise InputError(f"{path} is a translation memory: export it as tab-separated text")
+    # Of a pipe nothing may be read beforehand.
+    encoding = encoding_of(path if os.path.isfile(path) else os.devnull, encoding)
     options = {"encoding": encoding, "errors": "surrogateescape", "closefd": path != "-"}
     with open(0 if path == "-" else path, **options) as file:
         for number, line in enumerate(file, 1):
             wrong = NO_TEXT.search(line)
             if wrong:
-                byte = len(line[: wrong.start()].encode()) + 1
-                where = f"{path}, line {number}: byte {byte}"
-                raise InputError(f"{where} is no {encoding} text: name another with --encoding")
+                name = encoding.removesuffix("-sig")
+                byte = len(line[: wrong.start()].encode(name)) + 1
+                where = f"{path}, line {number}: byte {byte} is not {name.upper()} text"
+                raise InputError(f"{where}: give --encoding cp1252, or another")
             yield line.removesuffix("\n")
 
 
@@ -814,7 +860,7 @@ def encoding_of(path: str | Path, encoding: str) -> str:
     Raises InputError for a name that is none, and for files that are no text.
     """
     try:
-        codecs.lookup(encoding)
+        "".encode(encoding)
     except LookupError as error:
         raise InputError(f"--encoding {encoding}: give utf-8, cp1252 or another name") from error
     with open(path, "rb") as file:
@@ -822,6 +868,8 @@ def encoding_of(path: str | Path, encoding: str) -> str:
     for mark, kind in NO_TEXT_FILES.items():
         if start.startswith(mark):
             raise InputError(f"{path} is {kind}: save it as CSV or plain text in UTF-8")
+    if start.startswith(codecs.BOM_UTF8):
+        return "utf-8-sig"
     utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return "utf-16" if utf16 else encoding
 
@@ -834,27 +882,113 @@ NO_TEXT_FILES = {
 }
 
 
-def read_pairs(path: str) -> list[tuple[str, str]]:
-    """Read SOURCE TAB TARGET per line; quotes are plain characters, more columns are ignored."""
-    pairs = []
-    for number, line in enumerate(read_lines(path), 1):
-        row = line.split("\t")
-        if number == 1:
-            columns = max(2, len(row))  # in every row: Anki's files have more than two
-        if len(row) != columns or not row[0].strip() or not row[1].strip():
-            found = f"found {len(row)} columns, {row!s:.60}"
-            raise InputError(f"{path}, line {number}: {found}: give {columns}, SOURCE TAB TARGET")
-        pairs.append((row[0], row[1]))
-    if not pairs:
+def read_pairs(path: str, encoding: str = "utf-8-sig") -> list[tuple[str, str]]:
+    """Read sources and targets: the first two columns of TSV or CSV, or JSON lines.
+
+    In TSV quotes are plain characters. An object of JSON holds two texts, or has them in
+    "translation". Raises InputError for all faulty rows at once.
+    """
+    lines, kind = list(read_lines(path, encoding)), Path(path).suffix.lower()
+    rows = {number: line.split("\t") for number, line in enumerate(lines, 1)}
+    if kind in (".json", ".jsonl"):
+        rows = json_rows(path, lines)
+    elif kind == ".csv":
+        choices = {delimiter: csv_rows(lines, delimiter) for delimiter in ",;\t"}
+        best = min(choices, key=lambda delimiter: disorder(choices[delimiter]))
+        rows = choices[best]
+        if best != ",":
+            print(f"{path}: the columns are separated by {best!r}", file=sys.stderr)
+    faulty = faulty_rows(rows)
+    if faulty:
+        where = ", ".join(map(str, faulty[:5])) + (", …" if len(faulty) > 5 else "")
+        found = f"{len(faulty)} of {len(rows)} rows have a blank text, or not as many columns as"
+        raise InputError(f"{path}, line {where}: {found} the first: give SOURCE and TARGET in each")
+    first = rows.get(1, [])[:2]
+    if first and HEADER.issuperset(re.findall(r"\w+", " ".join(first).lower())):
+        done = "left out" if kind == ".csv" else "if it is one, remove it from the file"
+        print(f"{path}: the first row, {first}, looks like a header: {done}", file=sys.stderr)
+        if kind == ".csv":
+            del rows[1]
+    if not rows:
         raise InputError(f"{path}: no rows")
-    return pairs
+    return [(row[0].replace("\n", " "), row[1].replace("\n", " ")) for row in rows.values()]
 
 
-def read_baseline(path: str | None, wanted: int) -> list[str] | None:
+def faulty_rows(rows: dict[int, list[str]]) -> list[int]:
+    """Return where rows have a blank text, or not the first one's number of columns."""
+    columns = max(2, len(rows.get(1, [])))  # Anki's files have more than two
+    faulty = []
+    for number, row in rows.items():
+        if len(row) != columns or not row[0].strip() or not row[1].strip():
+            faulty.append(number)
+    return faulty
+
+
+def disorder(rows: dict[int, list[str]]) -> tuple[int, int]:
+    """Return what is least for the right delimiter: faulty rows, then columns."""
+    return len(faulty_rows(rows)), sum(map(len, rows.values()))
+
+
+def csv_rows(lines: list[str], delimiter: str) -> dict[int, list[str]]:
+    """Return the rows of CSV by their first lines' numbers; after a wrong quote, empty ones."""
+    reader = csv.reader([f"{line}\n" for line in lines], delimiter=delimiter, strict=True)
+    rows, number = {}, 1
+    try:
+        for row in reader:
+            rows[number] = row
+            number = reader.line_num + 1
+    except csv.Error:
+        rows |= {unread: [] for unread in range(number, len(lines) + 1)}
+    return rows
+
+
+def json_rows(path: str, lines: list[str]) -> dict[int, list[str]]:
+    """Return the two texts of each line's object, in the order of the first one's keys."""
+    rows, keys = {}, []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            if isinstance(record.get("translation"), dict):
+                record = record["translation"]
+            keys = keys or list(record)[:2]
+            rows[number] = [str.strip(record[key]) for key in keys]
+        except (AttributeError, KeyError, TypeError, ValueError):  # no such object
+            rows[number] = []
+    print(f"{path}: source and target are {keys}", file=sys.stderr)
+    return rows
+
+
+HEADER = {"source", "target", "src", "tgt", "english", "german", "french", "deutsch", "englisch"}
+HEADER |= {"en", "de", "fr", "es", "it", "ro", "text", "quelle", "ziel", "quelltext", "zieltext"}
+
+
+def check_lengths(
+    translator: Translator, splits: tuple[Pairs, Pairs, Pairs], args: argparse.Namespace
+) -> None:
+    """Print how many pairs are too long for the model. Raises InputError if all of a split are."""
+    files = (args.train_file, args.validation_file or args.train_file, args.test_file)
+    limit = translator.source_tokenizer.truncation["max_length"]
+    names = ("training", "validation", "test")
+    used = (args.do_train, args.do_train, args.do_eval and (args.test_file or not args.do_train))
+    for pairs, name, file, needed in zip(splits, names, files, used, strict=True):
+        if not needed:
+            continue
+        different = list(dict.fromkeys(pairs))  # few pairs stand there several times
+        try:
+            short = sort_out(translator, different)[1]
+        except InputError as error:
+            raise InputError(f"{file}: {name}: {error}") from error
+        if not all(short):
+            counts = f"{short.count(False)} of {len(short)} different {name} pairs"
+            left_out = f"longer than --max_seq_length {limit}: left out, of all metrics, too"
+            print(f"warning: {counts} are {left_out}", file=sys.stderr)
+
+
+def read_baseline(path: str | None, encoding: str, wanted: int) -> list[str] | None:
     """Read another system's translations, if any. Raises InputError for a wrong number of lines."""
     if path is None:
         return None
-    lines = list(read_lines(path))
+    lines = list(read_lines(path, encoding))
     if len(lines) != wanted:
         raise InputError(f"{path}: {len(lines)} lines for {wanted} translations: give one for each")
     return lines
@@ -955,7 +1089,7 @@ def predict(translator: Translator, pairs: Pairs, args: argparse.Namespace) -> N
     """Translate --text and --input_file, or else the sources of the pairs, to file or screen."""
     texts = list(args.text)
     if args.input_file:
-        texts += read_lines(args.input_file)
+        texts += read_lines(args.input_file, args.encoding)
     elif not texts:
         pairs = pairs if args.output_file else pairs[:20]
         texts = [source for source, _ in pairs]
@@ -986,10 +1120,11 @@ def save_alignment(translator: Translator, pairs: Pairs, args: argparse.Namespac
     print("Alignment:", Path(args.output_dir, "alignment.png"), file=sys.stderr)
 
 
-def save_results(metrics: dict[str, float], output_dir: str) -> None:
-    """Write the metrics; a finished run needs no checkpoints."""
+def save_results(metrics: dict[str, float], output_dir: str, model: str) -> None:
+    """Write the metrics beside earlier ones of this model; a finished run needs no checkpoints."""
     trained = "train_loss" in metrics
-    earlier = {} if trained else earlier_results(output_dir)
+    same = not trained and Path(model).resolve() == Path(output_dir).resolve()
+    earlier = earlier_results(output_dir) if same else {}
     with whole_files(output_dir) as folder:
         text = json.dumps(earlier | metrics, indent=2, sort_keys=True)
         (folder / "all_results.json").write_text(text)
@@ -1014,7 +1149,10 @@ def report_run(metrics: dict[str, float], pairs: Pairs, args: argparse.Namespace
     print("sacrebleu:", *(metric.get_signature() for metric in METRICS.values()))
     files = sorted(path for path in Path(args.output_dir).iterdir() if path.is_file())
     print("Files:", *files, sep="\n  ")
-    flags = ["--model_name_or_path", args.model_name_or_path, "--text", pairs[0][0]]
+    if args.smoke and args.train_file:
+        print("A tiny model was tried: its quality tells nothing about that of a real one")
+    # In one word: a source may begin with a dash.
+    flags = ["--model_name_or_path", args.model_name_or_path, f"--text={pairs[0][0]}"]
     print("Next:\n ", shlex.join(["python", sys.argv[0], *flags]))
 
 

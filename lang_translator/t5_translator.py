@@ -27,6 +27,7 @@ errors come last, under "Plumbing": nothing there is about T5.
 
 import argparse
 import codecs
+import csv
 import ctypes
 import difflib
 import hashlib
@@ -38,6 +39,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import threading
 import unicodedata
 import warnings
 from collections import Counter
@@ -45,6 +47,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -103,7 +106,7 @@ class ScriptArguments:
     encoding: str = HfArg(
         default="utf-8-sig", help="Of text files: cp1252 for Excel's and Word's in Western Europe."
     )
-    train_file: str | None = HfArg(default=None, help="TSV: source, target.")
+    train_file: str | None = HfArg(default=None, help="TSV, CSV or JSON lines of pairs.")
     validation_file: str | None = HfArg(default=None, help="The same, for BLEU at every epoch.")
 
 
@@ -140,7 +143,6 @@ class FineTuningArguments(transformers.Seq2SeqTrainingArguments):
     load_best_model_at_end: bool = True
     metric_for_best_model: Literal["bleu", "loss"] = "bleu"
     predict_with_generate: bool = True
-    generation_max_length: int = 128
     train_sampling_strategy: Literal["random", "sequential"] = "random"
 
 
@@ -164,12 +166,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.output_file:
         metrics |= translate_file(args, training_args, model, tokenizer, **options)
     elif args.input_file:
-        translate_to_screen(args.input_file, model, tokenizer, **options)
+        translate_to_screen(args.input_file, args.encoding, model, tokenizer, **options)
     elif args.text:
         demonstrate(args.text, model, tokenizer, **options)
     if metrics and training_args.process_index == 0:  # of several processes one reports
-        command = next_command(args, options, training_args)
-        report(metrics, training_args.output_dir, command, name)
+        report(metrics, training_args.output_dir, next_command(args, options, training_args), name)
 
 
 def build_prompt(source_lang: str, target_lang: str) -> str:
@@ -233,9 +234,12 @@ def build_trainer(
     if "validation" not in pairs:
         training_args.eval_strategy = "no"
         training_args.load_best_model_at_end = False
+    elif training_args.generation_max_length is None:  # that counts the decoder's first token, too
+        limit = longest_translation(pairs["validation"], tokenizer, prompt)
+        training_args.generation_max_length = limit + 1
     references = [target for _, target in pairs.get("validation", [])]
     bleu = partial(bleu_of_tokens, tokenizer=tokenizer, references=references)
-    warn_before_training(pairs, tokenizer)
+    warn_before_training(pairs, tokenizer, prompt)
     return Seq2SeqTrainer(
         model,
         training_args,
@@ -290,7 +294,18 @@ def bleu_of_tokens(
     # Several processes fill up their last batch with the first rows once more.
     translations = [one_line(text) for text in translations[: len(references)]]
     right = [one_line(text) for text in references]
-    return {"bleu": METRICS["bleu"].corpus_score(translations, [right]).score}
+    return {"bleu": choose_bleu(right).corpus_score(translations, [right]).score}
+
+
+def longest_translation(pairs: Pairs, tokenizer: T5Tokenizer, prompt: str) -> int:
+    """Return how many tokens translations of these pairs get, by one number for all of them.
+
+    It is the limit of `generate` for the longest source, and no reference is longer.
+    """
+    sources = tokenizer([prompt + source for source, _ in pairs]).input_ids
+    references = tokenizer([reference for _, reference in pairs]).input_ids
+    longest = min(MAX_TOKENS, max(map(len, sources)))
+    return max(2 * longest + 50, *map(len, references))
 
 
 def train(trainer: Trainer) -> dict[str, float]:
@@ -328,7 +343,10 @@ def evaluate(
     pairs = data["train"][:20] if learnt else data["validation"]
     sources = [source for source, _ in pairs]
     references = [one_line(target) for _, target in pairs]
-    translations = translate(sources, model, tokenizer, **options)
+    prompt = build_prompt(options["source_lang"], options["target_lang"])
+    # As after every epoch: one model has one BLEU.
+    limit = options["max_new_tokens"] or longest_translation(pairs, tokenizer, prompt)
+    translations = translate(sources, model, tokenizer, **options | {"max_new_tokens": limit})
     scores = score(translations, references)
     exact = sum(a == b for a, b in zip(translations, references, strict=True))
     examples = [f"  {a} -> {b}" for a, b in zip(sources[:20], translations, strict=False)]
@@ -339,6 +357,30 @@ def evaluate(
 
 
 METRICS = {"bleu": BLEU(), "chrf": CHRF()}
+
+
+def choose_bleu(references: Sequence[str]) -> BLEU:
+    """Return METRICS' BLEU with the tokenizer for such texts: not all put spaces between words."""
+    text = "".join(references)
+    han, kana, others = (len(re.findall(letters, text)) for letters in UNSPACED)
+    words = sum(len(reference.split()) for reference in references)
+    tokenizer = "13a"
+    if kana + han + others > len(text) / 4:
+        tokenizer = "zh" if han > 20 * kana + others else "char"
+        if 20 * kana > han + others and find_spec("MeCab") and find_spec("ipadic"):
+            tokenizer = "ja-mecab"
+    elif words <= max(len(references), len(text) / 20):  # a word each, or very long ones
+        tokenizer = "char"
+    METRICS["bleu"] = BLEU(METRICS["bleu"].lowercase, tokenize=tokenizer)
+    return METRICS["bleu"]
+
+
+# Letters of Chinese, of Japanese alone, and of Thai, Lao, Tibetan, Burmese and Khmer.
+UNSPACED = (
+    r"[\u3400-\u9fff\U00020000-\U0003ffff]",
+    r"[\u3040-\u30ff]",
+    r"[\u0e00-\u109f\u1780-\u17ff]",
+)
 
 
 def score(
@@ -353,6 +395,7 @@ def score(
     """
     if len(translations) != len(references):
         raise InputError(f"{len(references)} references for {len(translations)} translations")
+    choose_bleu(references)
     systems = [("translations", translations)]
     if baseline:
         systems.insert(0, ("baseline", baseline))
@@ -408,12 +451,13 @@ def translate(
     translations = [[] for _ in texts]  # the words
     search = {"num_beams": num_beams, "no_repeat_ngram_size": no_repeat_ngram_size}
     run = partial(generate, model, tokenizer, max_new_tokens=max_new_tokens, **search)
+    _, ends, padding = control_ids(model)
     outputs = {}
     tokens = batch_tokens or (4096 if model.device.type == "cpu" else 32768)
     for batch, output in in_batches(rows, tokens, run):
         for i, ids in zip(batch, output, strict=True):
             outputs[i] = tokenizer.decode(ids, True, clean_up_tokenization_spaces=False)
-            if ids[-1] not in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+            if ids[-1] not in (padding, *ends):
                 line = first_line + numbers[i]
                 warn(f"line {line}: cut at --max_new_tokens {len(ids)}")
     for i, number in enumerate(numbers):
@@ -525,29 +569,42 @@ def generate(
     return output.tolist()
 
 
+def control_ids(model: T5ForConditionalGeneration) -> tuple[int, list[int], int]:
+    """Return the ids that start, end and pad this model's translations; several may end them."""
+    config = model.generation_config
+    ends = config.eos_token_id
+    ends = ends if isinstance(ends, list) else [ends]
+    padding = ends[0] if config.pad_token_id is None else config.pad_token_id
+    start = config.decoder_start_token_id
+    return padding if start is None else start, ends, padding
+
+
 def greedy(
     model: T5ForConditionalGeneration,
     input_ids: torch.Tensor,
     attention_mask: torch.Tensor,
     max_new_tokens: int,
 ) -> torch.Tensor:
-    """Return the most probable tokens up to `</s>`, int64 (batch, max_new_tokens), padded with 0.
+    """Return the most probable tokens up to `</s>`, int64 (batch, max_new_tokens), padded.
 
-    They are those of a plain `model.generate` (the checkpoint's generation_config is not read), but
-    a sentence that has ended leaves batch and caches: on sentences of unlike length twice as fast.
+    They are those of a plain `model.generate` (of the checkpoint's generation_config only the ids
+    in `control_ids` are read), but a sentence that has ended leaves batch and caches: on sentences
+    of unlike length twice as fast.
     """
+    start, ends, padding = control_ids(model)
+    ends = torch.tensor(ends, device=input_ids.device)
     mask = attention_mask  # (left, source), as all that follows: one row per unfinished sentence
     encoded = model.encoder(input_ids, mask).last_hidden_state  # (left, source, d_model)
     cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-    output = input_ids.new_zeros(len(mask), max_new_tokens)
+    output = input_ids.new_full((len(mask), max_new_tokens), padding)
     rows = torch.arange(len(mask), device=mask.device)
-    tokens = output[:, :1]  # (left, 1)
+    tokens = input_ids.new_full((len(mask), 1), start)  # (left, 1)
     for step in range(max_new_tokens):
         # By position: releases name the cache differently.
         logits = model(None, mask, tokens, None, (encoded,), cache).logits  # (left, 1, vocabulary)
         tokens = logits[:, -1].max(-1, keepdim=True).indices  # argmax is far slower on a CPU
         output[rows, step] = tokens[:, 0]
-        left = (tokens[:, 0] != model.config.eos_token_id).nonzero()[:, 0]
+        left = (~torch.isin(tokens[:, 0], ends)).nonzero()[:, 0]
         if len(left) == 0:
             break
         if len(left) < len(rows):
@@ -602,16 +659,22 @@ def unknown_letters(
 
 def translate_to_screen(
     path: str,
+    encoding: str,
     model: T5ForConditionalGeneration,
     tokenizer: T5Tokenizer,
     **options: object,
 ) -> None:
     """Translate a file or a pipe (`-`) window by window to standard output."""
-    sys.stdout.flush()  # what a training has printed comes first
-    for first_line, texts in windows(read_lines(path), tokenizer):
-        translations = translate(texts, model, tokenizer, first_line=first_line, **options)
-        with open(1, "wb", closefd=False) as screen:
-            screen.write(as_lines(translations))
+    for first_line, texts in windows(announced(read_lines(path, encoding)), tokenizer):
+        translations = as_lines(
+            translate(texts, model, tokenizer, first_line=first_line, **options)
+        )
+        print(end="", flush=True)  # what has been printed comes first
+        if hasattr(sys.stdout, "buffer"):
+            sys.stdout.buffer.write(translations)
+            sys.stdout.buffer.flush()
+        else:  # a notebook's, or another that takes text
+            print(translations.decode(), end="")
 
 
 def translate_file(
@@ -630,11 +693,13 @@ def translate_file(
     for name in ("reference_file", "baseline_file"):
         path = getattr(args, name)
         if path:
-            others[f"--{name} {path}"] = [one_line(line) for line in read_lines(path)]
+            lines = read_lines(path, args.encoding)
+            others[f"--{name} {path}"] = [one_line(line) for line in lines]
     if os.path.isfile(args.input_file or ""):  # a pipe is read once
-        check_numbers(others, sum(1 for _ in read_lines(args.input_file)))
+        check_numbers(others, sum(1 for _ in read_lines(args.input_file, args.encoding)))
     folder, files = partial_folder(args, options, model), []
-    for first_line, texts in windows(args.text or read_lines(args.input_file), tokenizer):
+    lines = args.text or announced(read_lines(args.input_file, args.encoding))
+    for first_line, texts in windows(lines, tokenizer):
         files.append(folder / f"{first_line:012}.txt")
         turn = len(files) % training_args.world_size == training_args.process_index
         finished = training_args.resume_from_checkpoint and files[-1].exists()
@@ -681,7 +746,9 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
     classes = (ScriptArguments, TranslationArguments, FineTuningArguments)
     args, options, training_args = parse(argv, *classes)
     check_positive(options, "num_beams", "max_new_tokens", "batch_tokens")
-    check_positive(training_args, "generation_num_beams")
+    check_positive(training_args, "generation_num_beams", "generation_max_length")
+    if options.max_new_tokens and training_args.generation_max_length is None:
+        training_args.generation_max_length = options.max_new_tokens + 1
     training, several = training_args.do_train, training_args.world_size > 1
     if not (args.text or args.input_file or training):
         # A character device is a terminal or /dev/null; anything else is a pipe or a file.
@@ -705,7 +772,7 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
         f"--output_file {args.output_file} is a folder": os.path.isdir(args.output_file or ""),
         "several processes share a file, not a pipe": several and alone,
         "--metric_for_best_model bleu needs --predict_with_generate": no_bleu,
-        "--generation_max_length below 2 is no text": training_args.generation_max_length < 2,
+        "--generation_max_length below 2 is no text": training_args.generation_max_length == 1,
     }
     for mistake, made in mistakes.items():
         if made:
@@ -804,12 +871,17 @@ def warn_of_letters(unknown: dict[str, int], loss: str) -> None:
         warn(f"the model does not know {letters}: {loss.format(min(unknown.values()))}")
 
 
-def warn_before_training(data: dict[str, Pairs], tokenizer: T5Tokenizer) -> None:
-    """Warn of letters that the tokenizer does not know: of sources, and the share of the targets.
+def warn_before_training(data: dict[str, Pairs], tokenizer: T5Tokenizer, prompt: str) -> None:
+    """Warn of long texts and of letters that the tokenizer does not know: the share in targets.
 
     Line numbers go through the splits one after the other.
     """
     pairs = [pair for split in data.values() for pair in split]
+    sides = [[prompt + source for source, _ in pairs], [target for _, target in pairs]]
+    cut = [count_long(texts, tokenizer) for texts in sides]
+    if any(cut) and PartialState().is_main_process:
+        counts = f"{cut[0]} sources and {cut[1]} targets of {len(pairs)}"
+        warn(f"{counts} have more than {MAX_TOKENS} tokens: training cuts them there")
     sources = [source for source, _ in pairs]
     warn_of_letters(unknown_letters(sources, tokenizer), "lost (first: pair {})")
     words = Counter(word for _, target in pairs for word in target.split())
@@ -817,6 +889,13 @@ def warn_before_training(data: dict[str, Pairs], tokenizer: T5Tokenizer) -> None
     lost = [w for w in words if not unknown.keys().isdisjoint(unicodedata.normalize("NFC", w))]
     share = sum(words[word] for word in lost) / words.total()
     warn_of_letters(unknown, f"{share:.1%} of the target words hold them and cannot be learnt")
+
+
+def count_long(texts: list[str], tokenizer: T5Tokenizer) -> int:
+    """Return how many texts have more than MAX_TOKENS tokens."""
+    texts = [text for text in texts if len(text) > MAX_TOKENS // 2]  # the others have not
+    rows = tokenizer(texts).input_ids if texts else []
+    return sum(len(ids) > MAX_TOKENS for ids in rows)
 
 
 def check_numbers(files: dict[str, list[str]], translations: int) -> None:
@@ -883,26 +962,91 @@ def load_pairs(args: ScriptArguments) -> dict[str, Pairs]:
     for path in (args.input_file, args.reference_file, args.baseline_file):
         if path not in (None, "-") and not os.path.exists(path):
             raise InputError(f"there is no file {path}")  # known before a training
-    pairs = {"train": read_pairs(args.train_file) if args.train_file else SAMPLE_PAIRS}
-    if args.validation_file:
-        pairs["validation"] = read_pairs(args.validation_file)
+    pairs = {"train": SAMPLE_PAIRS}
+    for split, path in {"train": args.train_file, "validation": args.validation_file}.items():
+        if path:
+            pairs[split] = read_pairs(path, args.encoding)
     return pairs
 
 
-def read_pairs(path: str) -> list[tuple[str, str]]:
-    """Read SOURCE TAB TARGET per line; quotes are plain characters, more columns are ignored."""
-    pairs = []
-    for number, line in enumerate(read_lines(path), 1):
-        row = line.split("\t")
-        if number == 1:
-            columns = max(2, len(row))  # in every row: Anki's files have more than two
-        if len(row) != columns or not row[0].strip() or not row[1].strip():
-            found = f"found {len(row)} columns, {row!s:.60}"
-            raise InputError(f"{path}, line {number}: {found}: give {columns}, SOURCE TAB TARGET")
-        pairs.append((row[0], row[1]))
-    if not pairs:
+def read_pairs(path: str, encoding: str = "utf-8-sig") -> list[tuple[str, str]]:
+    """Read sources and targets: the first two columns of TSV or CSV, or JSON lines.
+
+    In TSV quotes are plain characters. An object of JSON holds two texts, or has them in
+    "translation". Raises InputError for all faulty rows at once.
+    """
+    lines, kind = list(read_lines(path, encoding)), Path(path).suffix.lower()
+    rows = {number: line.split("\t") for number, line in enumerate(lines, 1)}
+    if kind in (".json", ".jsonl"):
+        rows = json_rows(path, lines)
+    elif kind == ".csv":
+        choices = {delimiter: csv_rows(lines, delimiter) for delimiter in ",;\t"}
+        best = min(choices, key=lambda delimiter: disorder(choices[delimiter]))
+        rows = choices[best]
+        if best != ",":
+            print(f"{path}: the columns are separated by {best!r}", file=sys.stderr)
+    faulty = faulty_rows(rows)
+    if faulty:
+        where = ", ".join(map(str, faulty[:5])) + (", …" if len(faulty) > 5 else "")
+        found = f"{len(faulty)} of {len(rows)} rows have a blank text, or not as many columns as"
+        raise InputError(f"{path}, line {where}: {found} the first: give SOURCE and TARGET in each")
+    first = rows.get(1, [])[:2]
+    if first and HEADER.issuperset(re.findall(r"\w+", " ".join(first).lower())):
+        done = "left out" if kind == ".csv" else "if it is one, remove it from the file"
+        print(f"{path}: the first row, {first}, looks like a header: {done}", file=sys.stderr)
+        if kind == ".csv":
+            del rows[1]
+    if not rows:
         raise InputError(f"{path}: no rows")
-    return pairs
+    return [(row[0].replace("\n", " "), row[1].replace("\n", " ")) for row in rows.values()]
+
+
+def faulty_rows(rows: dict[int, list[str]]) -> list[int]:
+    """Return where rows have a blank text, or not the first one's number of columns."""
+    columns = max(2, len(rows.get(1, [])))  # Anki's files have more than two
+    faulty = []
+    for number, row in rows.items():
+        if len(row) != columns or not row[0].strip() or not row[1].strip():
+            faulty.append(number)
+    return faulty
+
+
+def disorder(rows: dict[int, list[str]]) -> tuple[int, int]:
+    """Return what is least for the right delimiter: faulty rows, then columns."""
+    return len(faulty_rows(rows)), sum(map(len, rows.values()))
+
+
+def csv_rows(lines: list[str], delimiter: str) -> dict[int, list[str]]:
+    """Return the rows of CSV by their first lines' numbers; after a wrong quote, empty ones."""
+    reader = csv.reader([f"{line}\n" for line in lines], delimiter=delimiter, strict=True)
+    rows, number = {}, 1
+    try:
+        for row in reader:
+            rows[number] = row
+            number = reader.line_num + 1
+    except csv.Error:
+        rows |= {unread: [] for unread in range(number, len(lines) + 1)}
+    return rows
+
+
+def json_rows(path: str, lines: list[str]) -> dict[int, list[str]]:
+    """Return the two texts of each line's object, in the order of the first one's keys."""
+    rows, keys = {}, []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            if isinstance(record.get("translation"), dict):
+                record = record["translation"]
+            keys = keys or list(record)[:2]
+            rows[number] = [str.strip(record[key]) for key in keys]
+        except (AttributeError, KeyError, TypeError, ValueError):  # no such object
+            rows[number] = []
+    print(f"{path}: source and target are {keys}", file=sys.stderr)
+    return rows
+
+
+HEADER = {"source", "target", "src", "tgt", "english", "german", "french", "deutsch", "englisch"}
+HEADER |= {"en", "de", "fr", "es", "it", "ro", "text", "quelle", "ziel", "quelltext", "zieltext"}
 
 
 def read_lines(path: str, encoding: str = "utf-8-sig") -> Iterator[str]:
@@ -912,15 +1056,19 @@ def read_lines(path: str, encoding: str = "utf-8-sig") -> Iterator[str]:
     """
     if path == "-" and sys.stdin is None:
         raise InputError("there is no standard input: name a file")
-    encoding = encoding if path == "-" else encoding_of(path, encoding)
+    if Path(path).suffix.lower() == ".tmx":
+        raise InputError(f"{path} is a translation memory: export it as tab-separated text")
+    # Of a pipe nothing may be read beforehand.
+    encoding = encoding_of(path if os.path.isfile(path) else os.devnull, encoding)
     options = {"encoding": encoding, "errors": "surrogateescape", "closefd": path != "-"}
     with open(0 if path == "-" else path, **options) as file:
         for number, line in enumerate(file, 1):
             wrong = NO_TEXT.search(line)
             if wrong:
-                byte = len(line[: wrong.start()].encode()) + 1
-                where = f"{path}, line {number}: byte {byte}"
-                raise InputError(f"{where} is no {encoding} text: name another with --encoding")
+                name = encoding.removesuffix("-sig")
+                byte = len(line[: wrong.start()].encode(name)) + 1
+                where = f"{path}, line {number}: byte {byte} is not {name.upper()} text"
+                raise InputError(f"{where}: give --encoding cp1252, or another")
             yield line.removesuffix("\n")
 
 
@@ -933,7 +1081,7 @@ def encoding_of(path: str | Path, encoding: str) -> str:
     Raises InputError for a name that is none, and for files that are no text.
     """
     try:
-        codecs.lookup(encoding)
+        "".encode(encoding)
     except LookupError as error:
         raise InputError(f"--encoding {encoding}: give utf-8, cp1252 or another name") from error
     with open(path, "rb") as file:
@@ -941,6 +1089,8 @@ def encoding_of(path: str | Path, encoding: str) -> str:
     for mark, kind in NO_TEXT_FILES.items():
         if start.startswith(mark):
             raise InputError(f"{path} is {kind}: save it as CSV or plain text in UTF-8")
+    if start.startswith(codecs.BOM_UTF8):
+        return "utf-8-sig"
     utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     return "utf-16" if utf16 else encoding
 
@@ -951,6 +1101,20 @@ NO_TEXT_FILES = {
     b"\xd0\xcf\x11\xe0": "a file of an old Word or Excel",
     b"%PDF": "a PDF",
 }
+
+
+def announced(lines: Iterable[str]) -> Iterator[str]:
+    """Yield lines; after two seconds without the first, say where they are awaited."""
+    notice = "waiting for texts on standard input; --input_file names a file, --text gives one"
+    timer = threading.Timer(2, print, [notice], {"file": sys.stderr})
+    timer.daemon = True
+    timer.start()
+    try:
+        for line in lines:
+            timer.cancel()
+            yield line
+    finally:
+        timer.cancel()
 
 
 def as_lines(texts: list[str]) -> bytes:
@@ -1127,9 +1291,13 @@ def draw_training_curve(log_history: list[dict[str, float]]) -> Figure:
 
 
 def next_command(args: ScriptArguments, options: dict, training_args: FineTuningArguments) -> str:
-    """Return the flags that translate with the model of this run."""
+    """Return the flags that translate with the model of this run; say if it is --smoke's."""
     model = training_args.output_dir if training_args.do_train else args.model_name_or_path
     languages = ["--source_lang", options["source_lang"], "--target_lang", options["target_lang"]]
+    if args.smoke and args.train_file:
+        print("A tiny model was tried: its quality tells nothing about that of a real one")
+    if args.encoding != ScriptArguments.encoding:
+        languages += ["--encoding", args.encoding]
     return shlex.join(["--input_file", "FILE", *languages, "--model_name_or_path", model])
 
 

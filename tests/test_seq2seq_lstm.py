@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shlex
+import shutil
 
 import keras
 import numpy as np
@@ -666,7 +667,7 @@ def test_lf_crlf_and_cr_end_a_line_and_nothing_else_does(end, tmp_path):
     assert lstm.read_pairs(file) == [("a", "b"), ("c\x0cd", "e\u2028f")]
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "latin-1"])
 def test_what_is_no_utf8_text_ends_in_one_line(encoding, tmp_path):
     file = write(tmp_path / "text", "schön\tbeautiful\n", encoding)
     with pytest.raises(lstm.InputError, match="line 1: byte [1-4] is not UTF-8 text"):
@@ -777,7 +778,7 @@ def test_functions_raise_input_errors(quick, tmp_path):
     translator = lstm.load_translator(quick)
     with pytest.raises(lstm.InputError, match="longer than the --max_seq_length"):
         lstm.encode_pairs(translator, [("a " * 200, "b")])
-    with pytest.raises(lstm.InputError, match="line 2: found 1 columns"):
+    with pytest.raises(lstm.InputError, match="line 2: 1 of 2 rows"):
         lstm.read_pairs(write(tmp_path / "pairs.tsv", "eins\tone\nzwei\n"))
     with pytest.raises(lstm.InputError, match="is not a complete folder"):
         lstm.load_translator(tmp_path)
@@ -854,3 +855,106 @@ def test_a_saved_model_translates_in_large_batches():
     """Batches of 8 are for learning the built-in pairs."""
     assert lstm.parse_arguments(["--smoke"]).batch_size == 8
     assert lstm.parse_arguments(["--model_name_or_path", "x", "--text", "a"]).batch_size == 64
+
+
+CHINESE = [
+    (f"{who} {what} {thing}.", f"{wer}{was}{ding}。")
+    for who, wer in {"she": "她", "he": "他", "my aunt": "我的姑姑"}.items()
+    for what, was in {"buys": "买了", "draws": "画了", "loses": "丢了"}.items()
+    for thing, ding in {"a kite": "一只风筝", "a lamp": "一盏台灯"}.items()
+]
+
+
+def write_pairs(path, pairs):
+    return write(path, "".join(f"{source}\t{target}\n" for source, target in pairs))
+
+
+def test_chinese_has_a_bleu_that_chooses_the_epoch(tmp_path, capsys):
+    file = write_pairs(tmp_path / "pairs.tsv", CHINESE)
+    flags = ["--smoke", "--num_train_epochs", "6", "--train_file", file, "--no-bf16"]
+    lstm.main([*flags, "--output_dir", str(tmp_path / "out")])
+    out = capsys.readouterr().out
+    epochs = [float(bleu) for bleu in re.findall(r"eval_bleu ([\d.e-]+)", out)]
+    metrics = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    assert metrics["test_bleu"] == pytest.approx(max(epochs), rel=1e-3) and max(epochs) > 50
+    assert metrics["test_chrf"] > 50 and "|tok:zh|" in out
+    translator = lstm.load_translator(tmp_path / "out")
+    found = lstm.translate(translator, [source for source, _ in CHINESE])
+    right = [target for _, target in CHINESE]
+    expected = sacrebleu.corpus_bleu(found, [right], tokenize="zh").score
+    assert metrics["test_bleu"] == pytest.approx(expected)
+    assert lstm.evaluate(translator, lstm.SAMPLE_PAIRS)["test_bleu"] >= 0
+    assert "|tok:13a|" in str(lstm.METRICS["bleu"].get_signature())  # back to words
+
+
+LONG = [(f"{'immer wieder ' * 9}{n}", f"{'again and ' * 9}{n}") for n in range(5)]
+
+
+def test_pairs_left_out_are_counted_and_count_in_no_metric(tmp_path, capsys):
+    mixed = [pair for both in zip(lstm.SAMPLE_PAIRS, LONG, strict=False) for pair in both]
+    files = {"train": [*lstm.SAMPLE_PAIRS, *LONG], "validation": mixed, "test": mixed[:4]}
+    paths = {f"{name}_file": write_pairs(tmp_path / name, rows) for name, rows in files.items()}
+    flags = [part for name, path in paths.items() for part in (f"--{name}", path)]
+    flags += ["--max_seq_length", "15", "--output_dir", str(tmp_path / "out"), "--no-bf16"]
+    lstm.main([*QUICK, *flags])
+    lines = [line for line in capsys.readouterr().err.splitlines() if "--max_seq_length" in line]
+    rest = "pairs are longer than --max_seq_length 15: left out, of all metrics, too"
+    counts = ["5 of 29 different training", "5 of 10 different validation", "2 of 4 different test"]
+    assert lines == [f"warning: {count} {rest}" for count in counts]
+    translator = lstm.load_translator(tmp_path / "out")
+    other = ["a dog", "long one", "a cat", "long two"]
+    found = lstm.evaluate(translator, mixed[:4], baseline=other)
+    assert found == lstm.evaluate(translator, lstm.SAMPLE_PAIRS[:2], baseline=other[::2])
+
+
+@pytest.mark.parametrize("name", ["train", "validation", "test"])
+def test_only_long_pairs_end_before_the_training(name, tmp_path, monkeypatch):
+    files = dict.fromkeys(("train", "validation", "test"), lstm.SAMPLE_PAIRS) | {name: LONG}
+    flags = ["--max_seq_length", "15", "--output_dir", str(tmp_path / "out")]
+    for file, rows in files.items():
+        flags += [f"--{file}_file", write_pairs(tmp_path / f"{file}.tsv", rows)]
+    monkeypatch.setattr(lstm, "fit", None)
+    with pytest.raises(lstm.InputError, match=rf"{name}\.tsv: .*every pair is longer"):
+        lstm.main(flags)
+
+
+def test_metrics_stay_with_their_model(quick, tmp_path, capsys):
+    """Beside it they join those of its training; in another folder they stand alone."""
+    shutil.copytree(quick, tmp_path / "model")
+    (tmp_path / "other").mkdir()
+    write(tmp_path / "other" / "all_results.json", '{"test_bleu": 99, "train_loss": 7}')
+    file = write_pairs(tmp_path / "test.tsv", lstm.SAMPLE_PAIRS[:3])
+    flags = ["--model_name_or_path", str(tmp_path / "model"), "--do_eval", "--test_file", file]
+    lstm.main(flags)
+    inside = json.loads((tmp_path / "model" / "all_results.json").read_text())
+    lstm.main([*flags, "--output_dir", str(tmp_path / "other")])
+    alone = json.loads((tmp_path / "other" / "all_results.json").read_text())
+    assert "train_loss" in inside and "train_loss" not in alone
+    assert alone["test_bleu"] == inside["test_bleu"] != 99
+
+
+def test_files_in_other_forms_and_encodings(tmp_path, capsys):
+    (tmp_path / "a.csv").write_bytes("de;fr\nÖl, gut;œuf\n„Ja“;oui\n".encode("cp1252"))
+    write(tmp_path / "b.jsonl", '{"translation": {"de": "Öl, gut", "fr": "œuf"}}\n', "utf-16")
+    flags = ["--train_file", str(tmp_path / "a.csv"), "--encoding", "cp1252"]
+    flags += ["--validation_file", str(tmp_path / "b.jsonl")]
+    train, validation, _ = lstm.load_splits(lstm.parse_arguments(flags))
+    assert train == [("Öl, gut", "œuf"), ("„Ja“", "oui")] and validation == train[:1]
+    error = capsys.readouterr().err
+    assert "header: left out" in error and "separated by ';'" in error and "['de', 'fr']" in error
+    write(tmp_path / "base.txt", "œuf\n", "cp1252")
+    assert lstm.read_baseline(str(tmp_path / "base.txt"), "cp1252", 1) == ["œuf"]
+
+
+def test_next_command_works_after_odd_flags(tmp_path, capsys, monkeypatch):
+    """A source that begins with a dash, a line break in a field, a folder with a space."""
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "pairs.csv", 'a,b\n-Hallo,-hello\n"zwei\nZeilen",two lines\n')
+    flags = ["--smoke", "--train_file", "pairs.csv", "--output_dir", "my model", "--num_beams", "2"]
+    lstm.main([*flags, "--num_train_epochs", "1", "--max_seq_length", "9", "--hidden_size", "8"])
+    before, command = capsys.readouterr().out.rsplit("Next:\n", 1)
+    assert "A tiny model was tried: its quality tells nothing" in before.splitlines()[-1]
+    for source in ("a", "-Hallo"):
+        _, _, *following = shlex.split(command.replace("--text=a", f"--text={source}"))
+        lstm.main(following)
+        assert capsys.readouterr().out.count("\n") == 1
