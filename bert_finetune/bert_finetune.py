@@ -156,7 +156,6 @@ def main(argv: list[str] | None = None) -> None:
     args, training_args = parse_arguments(argv)
     prepare(training_args)
     tables = load_splits(args, training_args)
-    report_leaks(tables)
     if args.smoke:
         tokenizer, model = tiny(tables["train"], args.max_seq_length)
     else:
@@ -207,6 +206,7 @@ def load_splits(args: ScriptArguments, training_args: FineTuningArguments) -> di
     tables = {split: tables[split] for split in files if split in (chosen or tables)}
     if args.smoke and "train" not in tables:
         raise InputError("--smoke builds a model to train: leave it out to use a saved one")
+    report_leaks(tables)
     return tables
 
 

@@ -785,13 +785,13 @@ def copied(
 
 
 # Characters of Thai, Lao, Burmese, Khmer, Japanese and Chinese.
-UNSPACED = re.compile("[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+WITHOUT_SPACES = re.compile("[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 
 
 def lacks_spaces(texts: list[str]) -> bool:
     """Return whether the words of texts stand without spaces between them, or are one word."""
     text = " ".join(texts)
-    return len(UNSPACED.findall(text)) > len(text) / 2 or len(text) > 20 * len(text.split())
+    return len(WITHOUT_SPACES.findall(text)) > len(text) / 2 or len(text) > 20 * len(text.split())
 
 
 def longest_copy(texts: list[str], parts: Iterable[str]) -> str:

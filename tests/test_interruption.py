@@ -229,7 +229,7 @@ def test_a_checkpoint_that_is_being_removed_is_no_checkpoint(name, tmp_path, mon
 
     kill_while_removing(checkpoint, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        script.report({"train_loss": 1.0}, str(tmp_path), "--next")
+        script.report({"train_loss": 1.0}, str(tmp_path), "--next", str(tmp_path))
     assert checkpoint.is_dir() and script.complete_checkpoints(str(tmp_path)) == []
 
 
@@ -241,7 +241,7 @@ def test_an_lstm_checkpoint_that_is_being_removed_is_no_checkpoint(tmp_path, mon
 
     kill_while_removing(checkpoint, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        script.save_results({"train_loss": 1.0}, str(tmp_path))
+        script.save_results({"train_loss": 1.0}, str(tmp_path), str(tmp_path))
     assert [path.name for path in checkpoint.iterdir()] == [
         script.MODEL_FILE
     ]  # `last` asks for the vocabulary
