@@ -175,8 +175,7 @@ def main(argv: list[str] | None = None) -> None:
     if "test" in datasets:
         metrics |= write_predictions(trainer, datasets["test"], tables["test"])
     if trainer.is_world_process_zero():
-        command = next_command(args)
-        report(metrics, training_args.output_dir, command, args.model_name_or_path)
+        report(metrics, training_args.output_dir, next_command(args), args.model_name_or_path)
 
 
 def load_splits(args: ScriptArguments, training_args: FineTuningArguments) -> dict:
