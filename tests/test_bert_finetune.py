@@ -65,6 +65,7 @@ def test_saved_model_classifies_every_sample_in_a_pipeline(trained):
         assert [answer["label"] for answer in classify(list(texts))] == list(labels)
 
 
+@pytest.mark.slow
 def test_no_network_ends_in_one_line(run_alone):
     done = run_alone("bert_finetune", timeout=20)
     assert done.returncode == 2

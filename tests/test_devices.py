@@ -11,6 +11,7 @@ from conftest import load_script
 
 TRAINERS = ["bert_finetune", "gpt2_finetune", "t5_translator"]
 SHORT = ["--smoke", "--max_steps", "4", "--save_strategy", "no", "--logging_steps", "1"]
+SHORT += ["--per_device_train_batch_size", "4"]
 TOO_LARGE = (
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 9.00 GiB."
 )
@@ -75,7 +76,8 @@ def test_auto_find_batch_size_that_finds_none_is_one_line(
     name, run_as_main, tmp_path, monkeypatch, capfd
 ):
     room_for(0, monkeypatch)
-    assert run_as_main(name, *flags_of(name, tmp_path), "--auto_find_batch_size") == 2
+    flags = ["--auto_find_batch_size", "--per_device_train_batch_size", "1"]
+    assert run_as_main(name, *flags_of(name, tmp_path), *flags) == 2
     assert "error: No executable batch size found" in capfd.readouterr().err
 
 

@@ -1170,6 +1170,7 @@ def test_pairs_that_are_cut_are_counted_before_they_are_padded(script, tmp_path,
     assert "are cut" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ['it\'s "mine" $HOME `x`', "back\\slash\\n {0} %s", "Übung 中 …", "-dash; echo *"]
 )

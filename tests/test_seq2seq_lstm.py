@@ -715,6 +715,7 @@ OWN_PAIRS = [
 ]
 
 
+@pytest.mark.slow
 def test_smoke_learns_own_pairs_as_they_are(tmp_path, capsys):
     """Whatever the letters: it comes out as it went in; and the next command can be pasted."""
     path = write(tmp_path / "pairs.tsv", "".join(f"{s}\t{t}\n" for s, t in OWN_PAIRS))
@@ -869,6 +870,7 @@ def write_pairs(path, pairs):
     return write(path, "".join(f"{source}\t{target}\n" for source, target in pairs))
 
 
+@pytest.mark.slow
 def test_chinese_has_a_bleu_that_chooses_the_epoch(tmp_path, capsys):
     file = write_pairs(tmp_path / "pairs.tsv", CHINESE)
     flags = ["--smoke", "--num_train_epochs", "6", "--train_file", file, "--no-bf16"]

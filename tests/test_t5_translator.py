@@ -1087,6 +1087,7 @@ def test_what_training_cuts_is_counted_before_it(tokenizer, tmp_path, capfd, mon
     assert capfd.readouterr().err.count(expected) == 1  # 511 words and </s> are not too many
 
 
+@pytest.mark.slow
 def test_bleu_of_an_epoch_is_that_of_the_end(tmp_path, capfd):
     """Of a model that has not learnt when to stop, on texts beyond 128 tokens."""
     words = [f"w{n}" for n in range(40)]
@@ -1136,6 +1137,7 @@ def test_translations_can_be_captured(folder, tmp_path, capfd):
     assert captured.getvalue() == expected and expected.count("\n") == 3 and outside == ""
 
 
+@pytest.mark.slow
 def test_pipe_is_utf8_with_line_feeds(folder, tmp_path):
     """Whatever the system's encoding is, and nothing but translations."""
     program = [sys.executable, SCRIPTS["t5_translator"], "--model_name_or_path", folder]
@@ -1150,6 +1152,7 @@ def test_pipe_is_utf8_with_line_feeds(folder, tmp_path):
     assert b"waiting for texts" not in done.stderr
 
 
+@pytest.mark.slow
 def test_an_open_pipe_that_sends_nothing_is_named(capfd):
     def pause(seconds, *first):
         yield from first
