@@ -631,6 +631,7 @@ class BlockTrainer(Trainer):
     """
 
     def compute_loss(self, model: torch.nn.Module, *args, **kwargs) -> torch.Tensor | tuple:
+        """Return the library's loss, in an evaluation without smoothed labels."""
         smoother = self.label_smoother
         self.label_smoother = smoother if model.training else None
         try:
