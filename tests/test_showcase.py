@@ -561,7 +561,7 @@ def test_a_reader_who_leaves_early_is_said_in_one_line(tmp_path):
     process.stdout.close()
     error = process.stderr.read()
     assert process.wait(60) == 2
-    assert error == "error: the output was closed before its end\n"
+    assert error.startswith("error: ") and error.count("\n") == 1, error
 
 
 def test_every_script_has_smoke_commands_in_its_readme_and_in_the_root():
