@@ -101,7 +101,7 @@ def test_memory_for_the_tensors_of_mrpc(run_as_main, tmp_path, monkeypatch, capf
 
     monkeypatch.setattr(torch, "save", full)
     assert run_as_main("glue_mrpc", "--smoke", "--output_dir", str(tmp_path)) == 2
-    assert capfd.readouterr().err.endswith("9 bytes.: give a smaller --max_seq_length\n")
+    assert capfd.readouterr().err.endswith("9 bytes. give a smaller --max_seq_length\n")
 
 
 def test_memory_for_a_batch_of_the_lstm(run_as_main, tmp_path, monkeypatch, capfd):
