@@ -1,11 +1,9 @@
 """The scripts in two processes on the CPU, over gloo: the same curves, metrics and bytes as in one process."""
 
-import contextlib
 import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -201,56 +199,6 @@ def test_training_resumes_with_another_number_of_processes(tmp_path):
         for folder in (whole, cut)
     ]
     assert results[0] == pytest.approx(results[1], abs=1e-3)
-
-
-def free_ports(number):
-    """Ports of the loopback device that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        sockets = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)
-        ]
-        return [server.getsockname()[1] for server in sockets]
-
-
-def test_two_lstm_workers_learn_like_one_process(tmp_path):
-    """57 pairs in batches of 8: the last batch leaves a worker without rows."""
-    lstm = load_script("seq2seq_lstm")
-    (tmp_path / "pairs.tsv").write_text(
-        "".join(f"{a}\t{b}\n" for a, b in (lstm.SAMPLE_PAIRS * 3)[:57])
-    )
-    files = ["--train_file", "pairs.tsv", "--validation_file", "pairs.tsv", "--batch_size", "8"]
-    flags = [
-        "--smoke",
-        "--attention",
-        "--no-bf16",
-        "--dropout",
-        "0",
-        "--num_train_epochs",
-        "4",
-        *files,
-    ]
-    run("seq2seq_lstm", tmp_path, [sys.executable], *flags, "--output_dir", "one")
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
-    workers = []
-    for index in range(2):
-        config = json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})
-        launcher = ["env", f"TF_CONFIG={config}", sys.executable]
-        workers.append(
-            launch("seq2seq_lstm", tmp_path, launcher, *flags, "--output_dir", f"worker{index}")
-        )
-    for worker in workers:
-        _, err = worker.communicate(timeout=240)
-        assert worker.returncode == 0, err
-    histories, weights = [], []
-    for name in ("one", "worker0", "worker1"):
-        translator = lstm.load_translator(tmp_path / name)
-        histories.append(
-            [[epoch["train_loss"], epoch["eval_loss"]] for epoch in translator.history]
-        )
-        weights.append([variable.numpy() for variable in translator.model.trainable_variables])
-    assert np.array(histories).shape == (3, 4, 2) and histories[1] == histories[2]
-    np.testing.assert_allclose(histories[1], histories[0], atol=1e-3)
-    assert all(np.array_equal(first, second) for first, second in zip(*weights[1:], strict=True))
 
 
 @pytest.fixture(scope="module")

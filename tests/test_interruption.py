@@ -231,17 +231,3 @@ def test_a_checkpoint_that_is_being_removed_is_no_checkpoint(name, tmp_path, mon
     with pytest.raises(KeyboardInterrupt):
         script.report({"train_loss": 1.0}, str(tmp_path), "--next", str(tmp_path))
     assert checkpoint.is_dir() and script.complete_checkpoints(str(tmp_path)) == []
-
-
-def test_an_lstm_checkpoint_that_is_being_removed_is_no_checkpoint(tmp_path, monkeypatch):
-    script, checkpoint = load_script("seq2seq_lstm"), tmp_path / "checkpoint-0003"
-    checkpoint.mkdir()
-    for name in (script.MODEL_FILE, script.VOCABULARY_FILE):
-        (checkpoint / name).write_text("{}")
-
-    kill_while_removing(checkpoint, monkeypatch)
-    with pytest.raises(KeyboardInterrupt):
-        script.save_results({"train_loss": 1.0}, str(tmp_path), str(tmp_path))
-    assert [path.name for path in checkpoint.iterdir()] == [
-        script.MODEL_FILE
-    ]  # `last` asks for the vocabulary

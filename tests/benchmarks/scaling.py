@@ -9,7 +9,6 @@ Both runs of a row follow each other; an efficiency of 1 would be twice the thro
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -113,51 +112,14 @@ def t5(processes: int, folder: str, options) -> float:
     return len(pairs) / run(processes, script_path, *flags, *files, "--max_new_tokens", "12")
 
 
-def lstm(processes: int, folder: str, options) -> float:
-    """Pairs per second of the second epoch, with attention, 64 pairs per worker and step."""
-    rows = Path(DATA, "multi30k", "train.de-en.tsv").read_text(encoding="utf-8").splitlines(True)
-    Path(folder, "train.tsv").write_text("".join(rows[: 1920 * processes]), encoding="utf-8")
-    Path(folder, "validation.tsv").write_text("".join(rows[:16]), encoding="utf-8")
-    files = [
-        "--train_file",
-        f"{folder}/train.tsv",
-        "--validation_file",
-        f"{folder}/validation.tsv",
-        "--do_train",
-    ]
-    flags = ["--attention", "--num_train_epochs", "2", "--batch_size", str(64 * processes)]
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(processes)]
-    cluster = {"worker": [f"127.0.0.1:{server.getsockname()[1]}" for server in sockets]}
-    for server in sockets:
-        server.close()
-    workers = []
-    for index in range(processes):
-        config = {
-            "TF_CONFIG": json.dumps(
-                {"cluster": cluster, "task": {"type": "worker", "index": index}}
-            )
-        }
-        command = [sys.executable, str(ROOT / "lang_translator/seq2seq_lstm.py"), *files, *flags]
-        command += ["--output_dir", f"{folder}/worker{index}"]
-        environment = os.environ | THREADS | (config if processes > 1 else {})
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        workers.append(subprocess.Popen(command, env=environment, **quiet))
-    if any(worker.wait() for worker in workers):
-        raise RuntimeError("a worker failed")
-    history = json.loads(Path(folder, "worker0", "vocabulary.json").read_text())["settings"][
-        "history"
-    ]
-    return 1920 * processes / history[-1]["train_runtime"]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default=minilm(), help="folder of a pretrained BERT")
-    parser.add_argument("--only", nargs="+", choices=["bert", "gpt2", "t5", "lstm"])
+    parser.add_argument("--only", nargs="+", choices=["bert", "gpt2", "t5"])
     options = parser.parse_args()
-    for row in (bert, gpt2, t5, lstm):
+    for row in (bert, gpt2, t5):
         if options.only and row.__name__ not in options.only:
             continue
         speeds = []

@@ -46,11 +46,9 @@ def prepare(options) -> None:
     )
     keras.utils.set_random_seed(args.seed)
     pairs = script.read_pairs(args.train_file)
-    translator = script.new_translator(
-        pairs, **{name: getattr(args, name) for name in script.MODEL}
-    )
+    translator = script.new_translator(pairs, **args.model)
     script.save_translator(translator, options.folder)
-    data = script.encode_pairs(translator, pairs)
+    _, data = script.encode_pairs(translator, pairs, "training")
     rng = np.random.default_rng(0)
     dataset = script.make_batches(data, args.batch_size, rng).take(options.batches)
     order, usual = rng.permutation(int(data[0].nrows())), []
@@ -91,11 +89,11 @@ def train_script(options) -> float:
         "mixed_bfloat16" if args.bf16 and options.side == "script" else "float32"
     )
     translator = script.load_translator(options.folder)
-    model = keras.Model(translator.model.inputs, translator.model.outputs)
-    adam = script.averaging_adam(model, args.learning_rate, 50)
-    step = script.compile_step(model, adam, args.label_smoothing_factor)
+    learner = script.build_learner(translator, args.learning_rate, 50)
+    step = script.compile_step(learner, args.label_smoothing_factor)
     batches = read_batches(options.folder, "sorted")
-    speed = pairs_per_second(lambda some: script.run_steps(step, some, ""), batches)
+    speed = pairs_per_second(lambda some: np.concatenate([step(*ids) for ids in some]), batches)
+    translator.model.set_weights(learner.get_weights())
     script.save_translator(translator, Path(options.folder, "trained"))
     return speed
 
@@ -171,9 +169,10 @@ def decode_script(options) -> float:
     sources = [source for source, _ in script.read_pairs(str(DATA / "multi30k" / "val.de-en.tsv"))][
         :1000
     ]
-    script.translate(translator, sources[:10])
+    translator.search = script.compile_search(translator.model)
+    script.translate(translator, sources[:10], 128)
     start = CLOCK()
-    script.translate(translator, sources)
+    script.translate(translator, sources, 128)
     return len(sources) / (CLOCK() - start)
 
 
