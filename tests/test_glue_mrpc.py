@@ -19,7 +19,7 @@ import transformers
 from conftest import SCRIPTS, load_script
 from datasets import Dataset, concatenate_datasets
 from datasets.fingerprint import Hasher
-from huggingface_hub.utils import are_progress_bars_disabled, filter_repo_objects
+from huggingface_hub.utils import are_progress_bars_disabled
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
@@ -204,36 +204,6 @@ def test_ids_of_all_real_pairs_are_those_of_an_independent_wordpiece(
         > 0.5
         > results["train"]["padding_longest_of_batch"]
     )
-
-
-@pytest.mark.real_data
-@pytest.mark.real_model
-def test_long_real_pairs_are_cut_as_the_tokenizer_cuts_them(
-    script, real_data, real_model, tmp_path
-):
-    arguments = ("--data_dir", str(real_data / "mrpc"), "--model_name_or_path", str(real_model))
-    saved = run(script, tmp_path, *arguments, "--max_seq_length", "48")["test"]
-    pairs, _ = original_pairs(real_data / "mrpc" / "msr_paraphrase_test.txt")
-    tokenizer = BertTokenizer.from_pretrained(real_model)
-    firsts, seconds = zip(*pairs, strict=True)
-    expected = tokenizer(
-        list(firsts),
-        list(seconds),
-        truncation=True,
-        max_length=48,
-        padding=True,
-        return_tensors="pt",
-    )
-    assert all(torch.equal(saved[key], expected[key]) for key in KEYS[:3])
-
-
-@pytest.mark.real_data
-def test_smoke_takes_own_data(script, real_data, tmp_path):
-    saved = run(script, tmp_path, "--smoke", "--data_dir", str(real_data / "mrpc"))
-    assert {split: len(tensors["labels"]) for split, tensors in saved.items()} == {
-        "train": 4076,
-        "test": 1725,
-    }
 
 
 def test_smoke_alone_in_an_empty_folder_without_network(run_alone, tmp_path, script):
@@ -616,26 +586,6 @@ def test_smoke_knows_every_letter_of_every_row_and_split(script, tmp_path, langu
     assert not any((tensors["input_ids"] == unknown).any() for tensors in saved.values())
 
 
-def test_default_data_come_from_the_hub_folder(script, vocabulary_folder, tmp_path, monkeypatch):
-    asked = {}
-    save_glue(tmp_path / "hub", train="").joinpath("mrpc").mkdir()
-    save_glue(tmp_path / "hub" / "mrpc", train=TRAIN)
-
-    def fetch(name, files, repo_type="model"):
-        asked[name] = files, repo_type
-        return str(vocabulary_folder if name == "bert-base-uncased" else tmp_path / "hub")
-
-    monkeypatch.setattr(script, "fetch", fetch)
-    saved = run(script, tmp_path)
-    assert len(saved["train"]["labels"]) == 2
-    patterns, kind = asked["nyu-mll/glue"]
-    there = ["mrpc/train-00000-of-00001.parquet", "cola/train-00000-of-00001.parquet"]
-    assert [*filter_repo_objects(there, allow_patterns=patterns)] == there[:1] and kind == "dataset"
-    patterns, kind = asked["bert-base-uncased"]
-    there = ["vocab.txt", "tokenizer.json", "model.safetensors"]  # no weights
-    assert [*filter_repo_objects(there, allow_patterns=patterns)] == there[:2] and kind == "model"
-
-
 TRAIN = HEADER + "1\t1\t2\tThe cat sat\tThe cat sat on the mat\n0\t3\t4\tThe mat\tThe cat\n"
 
 
@@ -787,14 +737,6 @@ def test_any_text_is_tokenized_as_the_tokenizer_would(script, tokenizer, pairs, 
     assert tokenized(script, tokenizer, first, second, max_seq_length) == dict(expected)
 
 
-def test_earlier_settings_of_the_tokenizer_do_not_matter(script, vocabulary_folder):
-    tokenizer = BertTokenizer.from_pretrained(vocabulary_folder)
-    pair = (["the cat", "unable"], ["incomprehensibilities sat", "mats"])
-    expected = dict(tokenizer(*pair))
-    tokenizer(*pair, padding="max_length", truncation=True, max_length=8)  # stays on in the backend
-    assert tokenized(script, tokenizer, *pair, 64) == expected
-
-
 def test_tokenizing_writes_nothing(script, tokenizer, tmp_path, monkeypatch):
     """`Dataset.map` caches what it makes of files; here everything stays in memory."""
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
@@ -819,19 +761,6 @@ def test_picture_is_a_small_png(script, tmp_path):
         width, height = struct.unpack(">II", data[16:24])
         assert width >= 800 and height >= 300
         assert 5_000 < len(data) < 100_000
-
-
-def test_same_command_gives_the_same_files(script, tmp_path):
-    results, tensors = [], []
-    for name in ("one", "other"):
-        tensors.append(run(script, tmp_path / name, "--smoke"))
-        figures = json.loads((tmp_path / name / "all_results.json").read_text())
-        results.append(
-            {key: value for key, value in figures.items() if not key.endswith("runtime")}
-        )
-    assert results[0] == results[1]
-    for split, saved in tensors[0].items():
-        assert all(torch.equal(tensor, tensors[1][split][key]) for key, tensor in saved.items())
 
 
 def test_readme_blocks_prepare_pairs_and_train_from_the_saved_file(
@@ -880,7 +809,6 @@ ROW = "1\t1\t2\tThe cat\tThe mat\n"
 BLANK = "a sentence that is blank or no text (1 in all)"
 BAD_TRAINING_FILES = {
     "empty": (b"", "train.tsv, line 1: no column '#1 String' in ''"),
-    "blank": (b"\n\n", "train.tsv, line 1: no column '#1 String' in ''"),
     "header only": (HEADER.encode(), "train.tsv, line 2: no rows"),
     "no header": (ROW.encode() * 3, "train.tsv, line 1: no column '#1 String' in '1\\t1\\t2\\tThe"),
     "no labels": ((TEST_HEADER + ROW).encode(), "train.tsv, line 1: no column 'Quality'"),
@@ -904,10 +832,6 @@ BAD_TRAINING_FILES = {
         (HEADER + ROW + ROW.replace("1", "2", 1)).encode(),
         "train.tsv, line 3: the label '2', not 1 or 0 (1 in all)",
     ),
-    "label nan": (
-        (HEADER + ROW.replace("1", "nan", 1)).encode(),
-        "train.tsv, line 2: the label 'nan', not 1 or 0 (1 in all)",
-    ),
     "label missing": (
         (HEADER + ROW.replace("1", "", 1)).encode(),
         "train.tsv, line 2: the label '', not 1 or 0 (1 in all)",
@@ -916,7 +840,6 @@ BAD_TRAINING_FILES = {
         (HEADER + ROW + ROW.replace("The cat", " ")).encode(),
         f"train.tsv, line 3: {BLANK}",
     ),
-    "no sentence": ((HEADER + ROW.replace("The mat", "")).encode(), f"train.tsv, line 2: {BLANK}"),
     "Latin-1": (
         (HEADER + ROW).encode() + "1\t1\t2\tcafé\tx\n".encode("latin-1"),
         "train.tsv: 'utf-8' codec can't decode byte 0xe9 in position 71: invalid continuation byte: "
@@ -931,7 +854,6 @@ BAD_TRAINING_FILES = {
         "train.tsv: 'utf-16",
     ),
     "Excel": (b"PK\3\4\0\0\0", r"train.tsv, line 1: no column '#1 String' in 'PK\x03\x04"),
-    "PDF": (b"%PDF-1.7\n%\xe2\xe3", "train.tsv: 'utf-8' codec can't decode byte 0xe2"),
 }
 
 
@@ -1040,13 +962,6 @@ def test_blank_and_unfit_tokenizers_are_refused(script, vocabulary_folder, tmp_p
 def test_bad_usage_ends_in_one_line(script, tmp_path, arguments, expected):
     data = save_glue(tmp_path / "glue", train=TRAIN)
     assert expected in error_of(script, "--data_dir", str(data), *arguments)
-
-
-def test_output_folder_that_is_a_file(script, tmp_path):
-    (tmp_path / "out").write_text("mine")
-    message = error_of(script, "--smoke", "--output_dir", str(tmp_path / "out"))
-    assert f"cannot write {tmp_path / 'out'}: " in message and "File exists" in message
-    assert (tmp_path / "out").read_text() == "mine"
 
 
 @pytest.mark.slow
@@ -1234,12 +1149,11 @@ def test_words_that_the_tokenizer_does_not_know_are_counted(
     assert "are unknown" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_pairs_that_are_cut_are_counted_before_they_are_padded(script, tmp_path, workers, capsys):
+def test_pairs_that_are_cut_are_counted_before_they_are_padded(script, tmp_path, capsys):
     """[CLS] a [SEP] b [SEP]: pairs of 10, 11 and 12 tokens, of which 10 fit."""
     rows = "".join(f"1\t1\t2\t{'cat ' * length}\tcat\n" for length in (6, 7, 8, 1))
     data = save_glue(tmp_path / "glue", train=HEADER + rows, dev=HEADER + "1\t1\t2\tcat\tcat\n")
-    flags = ("--smoke", "--data_dir", str(data), "--preprocessing_num_workers", workers)
+    flags = ("--smoke", "--data_dir", str(data))
     saved = run(script, tmp_path / "out", *flags, "--max_seq_length", "10")
     assert saved["train"]["attention_mask"].sum(1).tolist() == [10, 10, 10, 5]
     printed = capsys.readouterr().out
@@ -1252,7 +1166,7 @@ def test_pairs_that_are_cut_are_counted_before_they_are_padded(script, tmp_path,
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ['it\'s "mine" $HOME `x`', "back\\slash\\n {0} %s", "Übung 中 …", "-dash; echo *"]
+    "name", ['it\'s "mine" $HOME `x`', "-dash; echo * back\\slash\\n {0} %s Übung 中 …"]
 )
 def test_next_works_as_printed_whatever_the_folder_is_called(script, tmp_path, name, capsys):
     folder = tmp_path / name
