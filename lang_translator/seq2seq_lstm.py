@@ -170,6 +170,7 @@ RUN = {
 }
 PAD, UNK, SOS, EOS = range(4)
 SPECIAL_TOKENS = ["<pad>", "<unk>", "<sos>", "<eos>"]
+MODEL_FILE, VOCABULARY_FILE = "model.keras", "vocabulary.json"
 # Source and target.
 Pairs = list[tuple[str, str]]
 # A padded batch of token ids: (batch, length).
@@ -252,6 +253,23 @@ class Translator:
     search: Callable | None = None
 
 
+def load_translator(folder: str | Path) -> Translator:
+    """Load what `save_translator` wrote; the model computes in the dtype policy of now."""
+    try:
+        saved = json.loads(Path(folder, VOCABULARY_FILE).read_text())
+        tokenizers = [Tokenizer.from_str(json.dumps(side)) for side in saved["tokenizers"]]
+        settings, history = saved["settings"]["model"], saved["settings"]["history"]
+        model = build_model(**settings)
+        model.load_weights(Path(folder, MODEL_FILE))
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        found = f"{folder} is not a complete folder saved by this script"
+        raise InputError(f"{found}: {error}") from error
+    for tokenizer in tokenizers:
+        # This is not saved.
+        tokenizer.encode_special_tokens = True
+    return Translator(model, *tokenizers, settings, history)
+
+
 def new_translator(
     pairs: Pairs, vocab_size: int = 6000, max_seq_length: int = 100, keep_case: bool = False, **size
 ) -> Translator:
@@ -327,18 +345,19 @@ def build_model(
     target = keras.Input((None,), dtype="int32")
     given = [keras.Input(one.shape[1:], dtype=one.dtype) for one in encoded]
     h, c, *seen = given
+    size = h.shape[-1]
     words = layers.Dropout(dropout)(layers.Embedding(sizes[1], embedding_dim)(target))
-    lstm = layers.LSTM(h.shape[-1], return_sequences=True, return_state=True)
+    lstm = layers.LSTM(size, return_sequences=True, return_state=True)
     output, *outputs = lstm(words, initial_state=[h, c])
     if attention:
         memory, mask = seen
         # h W of equation 8, scaled
-        query = layers.Dense(h.shape[-1], use_bias=False)(output) * h.shape[-1] ** -0.5
+        query = layers.Dense(size, use_bias=False)(output) * size**-0.5
         look_back = layers.Attention()
         context, weights = look_back([query, memory], [None, mask], return_attention_scores=True)
         # (batch, target, 2 * hidden), for equation 5
         both = layers.Concatenate()([context, output])
-        output = layers.Dense(h.shape[-1], "tanh", use_bias=False)(both)
+        output = layers.Dense(size, "tanh", use_bias=False)(both)
         outputs.append(weights)
     outputs.insert(0, layers.Dropout(dropout)(output))
     decoder = keras.Model([*given, target], outputs, name="decoder")
@@ -513,14 +532,33 @@ def make_batches(
         batches += np.split(rows, range(batch_size, len(rows), batch_size))
     rng.shuffle(batches)
 
-    dataset = tf.data.Dataset.from_tensor_slices(tf.ragged.constant(batches))
-    return dataset.map(lambda rows: [tf.gather(side, rows).to_tensor() for side in data])
+    def pad(rows):
+        return tuple(tf.gather(side, rows).to_tensor() for side in data)
+
+    return tf.data.Dataset.from_tensor_slices(tf.ragged.constant(batches)).map(pad).prefetch(2)
 
 
 def best_epoch(history: list[dict]) -> int:
     """Return the epoch of the highest BLEU, of equals that of the lowest loss; at first 0."""
     ranks = [(record["eval_bleu"], -record["eval_loss"]) for record in history]
     return ranks.index(max(ranks)) + 1 if ranks else 0
+
+
+def save_translator(
+    translator: Translator, folder: str | Path, model: keras.Model | None = None
+) -> None:
+    """Write the weights and, as the sign of a complete folder, vocabularies, settings, history.
+
+    The weights are those of `model`, if given, with its optimizer's state.
+    """
+    tokenizers = (translator.source_tokenizer, translator.target_tokenizer)
+    saved = {
+        "settings": {"model": translator.settings, "history": translator.history},
+        "tokenizers": [json.loads(tokenizer.to_str()) for tokenizer in tokenizers],
+    }
+    with whole_files(folder) as unfinished:
+        (model or translator.model).save(unfinished / MODEL_FILE)
+        (unfinished / VOCABULARY_FILE).write_text(json.dumps(saved, indent=1))
 
 
 def evaluate(
@@ -538,15 +576,15 @@ def evaluate(
         print(" ", " -> ".join(pair))
     different, found = len(examples), len(set(translations))
     if different >= 20 and found <= different / 10:
-        found = f"{different} different sources, only {found} different translations"
-        print(f"warning: {found}: the model ignores what it reads", file=sys.stderr)
+        counts = f"{different} different sources, only {found} different translations"
+        print(f"warning: {counts}: the model ignores what it reads", file=sys.stderr)
     keep_case = translator.target_tokenizer.normalizer.normalize_str("A") == "A"
     metrics = choose_metrics(targets, lowercase=not keep_case)
     scores = score(translations, targets, metrics=metrics)
     if prefix == "test":
         print("sacrebleu:", *(metric.get_signature() for metric in metrics.values()))
-    found = {"loss": loss, "perplexity": float(np.exp(loss))} | scores
-    return {f"{prefix}_{name}": value for name, value in found.items()}
+    results = {"loss": loss, "perplexity": float(np.exp(loss))} | scores
+    return {f"{prefix}_{name}": value for name, value in results.items()}
 
 
 def choose_metrics(references: Sequence[str], lowercase: bool = False) -> dict[str, BLEU | CHRF]:
@@ -746,8 +784,10 @@ LIMITS = {
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse and check the command line; bad usage raises InputError."""
+    about, _, flags = __doc__.partition("The flags")
+    texts = dict(re.findall(r"    (\w+) +(.*)", flags))
     style = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-    parser = argparse.ArgumentParser(description=__doc__, **style)
+    parser = argparse.ArgumentParser(description=about, **style)
     parser.error = refuse
     for name, default in (MODEL | RECIPE | RUN).items():
         how = {"type": str if default is None else type(default)}
@@ -755,7 +795,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
             how = {"action": argparse.BooleanOptionalAction}
         elif default == []:
             how = {"nargs": "+"}
-        parser.add_argument(f"--{name}", default=default, help="[%(default)s]", **how)
+        parser.add_argument(
+            f"--{name}", default=default, help=f"{texts[name]} [%(default)s]", **how
+        )
     parser.set_defaults(bf16=has_bf16())
     args = parser.parse_args(argv)
     if args.smoke:
@@ -904,43 +946,6 @@ def encoding_of(path: str | Path, encoding: str = "utf-8-sig") -> str:
     return found[0] if found else encoding
 
 
-MODEL_FILE, VOCABULARY_FILE = "model.keras", "vocabulary.json"
-
-
-def load_translator(folder: str | Path) -> Translator:
-    """Load what `save_translator` wrote; the model computes in the dtype policy of now."""
-    try:
-        saved = json.loads(Path(folder, VOCABULARY_FILE).read_text())
-        tokenizers = [Tokenizer.from_str(json.dumps(side)) for side in saved["tokenizers"]]
-        settings = saved["settings"]["model"]
-        model = build_model(**settings)
-        model.load_weights(Path(folder, MODEL_FILE))
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        remedy = "is not a complete folder saved by this script"
-        raise InputError(f"{folder} {remedy}: {error}") from error
-    for tokenizer in tokenizers:
-        # This is not saved.
-        tokenizer.encode_special_tokens = True
-    return Translator(model, *tokenizers, settings, saved["settings"]["history"])
-
-
-def save_translator(
-    translator: Translator, folder: str | Path, model: keras.Model | None = None
-) -> None:
-    """Write the weights and, as the sign of a complete folder, vocabularies, settings, history.
-
-    The weights are those of `model`, if given, with its optimizer's state.
-    """
-    tokenizers = (translator.source_tokenizer, translator.target_tokenizer)
-    saved = {
-        "settings": {"model": translator.settings, "history": translator.history},
-        "tokenizers": [json.loads(tokenizer.to_str()) for tokenizer in tokenizers],
-    }
-    with whole_files(folder) as unfinished:
-        (model or translator.model).save(unfinished / MODEL_FILE)
-        (unfinished / VOCABULARY_FILE).write_text(json.dumps(saved, indent=1))
-
-
 def checkpoint_folder(output_dir: str, epoch: int) -> Path:
     """Return the folder of an epoch's checkpoint."""
     return Path(output_dir, f"checkpoint-{epoch:04}")
@@ -997,17 +1002,18 @@ def predict(
     translator: Translator, texts: list[str], pairs: Pairs, args: argparse.Namespace
 ) -> None:
     """Translate to file or screen; with attention draw where it looked in the first text."""
-    sources = texts or [source for source, _ in pairs]
-    if not (texts or args.output_file):
+    own = bool(args.text or args.input_file)
+    sources = texts if own else [source for source, _ in pairs]
+    if not (own or args.output_file):
         sources = sources[:20]
     lines = translate(translator, sources, args.batch_size)
+    text = "".join(f"{line}\n" for line in lines)
     if args.output_file:
         path = Path(args.output_file)
         with whole_files(path.parent) as folder:
-            text = "".join(f"{line}\n" for line in lines)
             (folder / path.name).write_text(text, encoding="utf-8")
-    elif texts:
-        print(*lines, sep="\n")
+    elif own:
+        print(text, end="")
     else:
         for pair in zip(sources, lines, strict=True):
             print(" ", " -> ".join(pair))

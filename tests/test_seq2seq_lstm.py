@@ -761,6 +761,13 @@ def test_flags_are_refused_before_training(flags, message, tmp_path, monkeypatch
         lstm.main(["--smoke", "--output_dir", str(tmp_path), *flags.split()])
 
 
+def test_an_empty_input_has_an_empty_output(quick, tmp_path, capsys):
+    flags = ["--model_name_or_path", str(quick), "--input_file", write(tmp_path / "empty", "")]
+    lstm.main([*flags, "--output_file", str(tmp_path / "out.txt")])
+    lstm.main(flags)
+    assert (tmp_path / "out.txt").read_bytes() == b"" and capsys.readouterr().out == ""
+
+
 def test_functions_raise_input_errors(quick, tmp_path):
     translator = lstm.load_translator(quick)
     with pytest.raises(
