@@ -174,7 +174,7 @@ def measure_t5(tiny: bool) -> None:
     model = T5ForConditionalGeneration(config).eval()
     model.to(DEVICE, torch.bfloat16 if GPU else torch.float32)
     model.config.eos_token_id = -1  # no sentence ends
-    model.generation_config.eos_token_id = None
+    model.generation_config.eos_token_id = -1
     forced = {"max_new_tokens": 20, "do_sample": False}
 
     def one_by_one():
@@ -184,9 +184,11 @@ def measure_t5(tiny: bool) -> None:
         return 10
 
     def library(batch_tokens):
-        rows, _ = t5.encode(texts, tokenizer, prompt)
-        for batch in t5.batches(rows, batch_tokens):
-            padded = tokenizer.pad({"input_ids": [rows[i] for i in batch]}, return_tensors="pt")
+        rows = sorted(tokenizer([prompt + text for text in texts]).input_ids, key=len)
+        while rows:
+            size = max(1, batch_tokens // len(rows[-1]))
+            padded = tokenizer.pad({"input_ids": rows[-size:]}, return_tensors="pt")
+            rows = rows[:-size]
             tokenizer.batch_decode(model.generate(**padded.to(DEVICE), **forced), True)
         return len(texts)
 

@@ -76,9 +76,12 @@ def on_the_same_batches(
     texts: list[str], model, tokenizer, batch_tokens: int = 4096, **options
 ) -> list[str]:
     """`generate` on the batches of t5_translator: sorted by length, so many tokens in each."""
-    rows, _ = t5.encode(texts, tokenizer, PROMPT)
+    rows = tokenizer([PROMPT + text for text in texts]).input_ids
     found = [""] * len(rows)
-    for batch in t5.batches(rows, batch_tokens):
+    left = sorted(range(len(rows)), key=lambda number: -len(rows[number]))
+    while left:
+        size = max(1, batch_tokens // len(rows[left[0]]))
+        batch, left = left[:size], left[size:]
         inputs = tokenizer.pad({"input_ids": [rows[i] for i in batch]}, return_tensors="pt")
         output = model.generate(**inputs, **options)
         for i, text in zip(batch, tokenizer.batch_decode(output, True), strict=True):
