@@ -683,7 +683,7 @@ def prepare(args: transformers.TrainingArguments, model: str) -> None:
         options = {"private": args.hub_private_repo, "exist_ok": True, "token": token}
         args.hub_model_id = create_repo(name, **options).repo_id
     args.hub_model_id = args.hub_model_id if args.push_to_hub else None
-    args.push_to_hub = False  # the trainer would upload a pickle and no pictures: see `report`
+    args.push_to_hub = False  # the trainer would upload a binary and no pictures: see `report`
 
 
 NO_TEXT = {".doc", ".docx", ".odt", ".pdf", ".tmx", ".xls", ".xlsx", ".zip"}
@@ -724,14 +724,14 @@ def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model
     try:
         return snapshot_download(name, repo_type=repo_type, **options)
     except (RuntimeError, ValueError, *HUB_ERRORS) as error:
-        reason = str(unreachable or error).strip().partition("\n")[0]
+        reason = " ".join(str(unreachable or error).split())
         remedy = "try hf auth login, HF_HUB_DISABLE_XET=1, --smoke or a local folder"
         raise InputError(f"cannot download {name}: {reason}: {remedy}") from error
 
 
 def check_same_model(checkpoint: str, config: transformers.PreTrainedConfig) -> None:
     """Raise InputError if a checkpoint has other classes or sizes: weights would get lost."""
-    saved = type(config).from_pretrained(checkpoint)
+    saved = type(config).from_json_file(Path(checkpoint, "config.json"))
     for name in ("id2label", "vocab_size", "hidden_size", "num_hidden_layers"):
         found, expected = getattr(saved, name), getattr(config, name)
         if found != expected:
