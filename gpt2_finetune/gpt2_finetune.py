@@ -150,7 +150,8 @@ def main(argv: list[str] | None = None) -> None:
     prepare(training_args, args.model_name_or_path)
     with training_args.main_process_first():
         if args.smoke:
-            tokenizer, model = untrained(SAMPLE_PARAGRAPHS, n_positions=args.block_size)
+            texts = read_texts(args.train_file, "", args.encoding, args.text_column)
+            tokenizer, model = untrained(texts, n_positions=args.block_size)
         else:
             tokenizer, model = pretrained(args.model_name_or_path)
         datasets = load_datasets(args, training_args, tokenizer, context_size(model))
@@ -172,11 +173,12 @@ def main(argv: list[str] | None = None) -> None:
 def untrained(
     texts: Iterable[str], vocab_size: int = 1000, **size: int
 ) -> tuple[GPT2Tokenizer, GPT2LMHeadModel]:
-    """Return a vocabulary of these texts and a GPT-2 of random weights.
+    """Return a vocabulary of the first 1,000 of these texts and a GPT-2 of random weights.
 
     With a `vocab_size` of 257 every byte is a token. `size`: fields of `GPT2Config`, such as
     `n_positions`, the tokens that the model reads at most; without them it is tiny, for --smoke.
     """
+    texts = islice(texts, 1000)
     tokenizer = GPT2Tokenizer().train_new_from_iterator(texts, vocab_size, show_progress=False)
     end = tokenizer.eos_token_id
     size = {"vocab_size": len(tokenizer), "bos_token_id": end, "eos_token_id": end} | size
