@@ -178,7 +178,7 @@ def untrained(
     With a `vocab_size` of 257 every byte is a token. `size`: fields of `GPT2Config`, such as
     `n_positions`, the tokens that the model reads at most; without them it is tiny, for --smoke.
     """
-    texts = islice(texts, 1000)
+    texts = chain.from_iterable(text.split("<|endoftext|>") for text in islice(texts, 1000))
     tokenizer = GPT2Tokenizer().train_new_from_iterator(texts, vocab_size, show_progress=False)
     end = tokenizer.eos_token_id
     size = {"vocab_size": len(tokenizer), "bos_token_id": end, "eos_token_id": end} | size
@@ -444,7 +444,8 @@ def generate(
             output = model.eval().generate(ids.to(model.device), **options)
     except ValueError as error:
         raise InputError(f"{error}: see --help") from error
-    model.train(training)
+    finally:
+        model.train(training)
     # With the prompt before it: of a continuation alone many tokenizers leave out the first space.
     options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
     start = len(tokenizer.decode(output[0, :length], **options))
@@ -622,9 +623,10 @@ def find_files(names: list[str] | None) -> list[str]:
     paths = []
     for name in names or ():
         inside = [str(path) for path in Path(name).glob("*") if path.suffix.lower() == ".txt"]
-        if name.startswith("hf://datasets/"):
-            owner, dataset, file = name.split("/", 5)[3:]
-            inside = [os.path.join(fetch(f"{owner}/{dataset}", [file], "dataset"), file)]
+        on_hub = re.fullmatch("hf://datasets/([^/]+/[^/]+)/(.+)", name)
+        if on_hub:
+            dataset, file = on_hub.groups()
+            inside = [os.path.join(fetch(dataset, [file], "dataset"), file)]
         paths += sorted(inside, key=by_numbers) or [name]
     return paths
 
