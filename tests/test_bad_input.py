@@ -44,6 +44,7 @@ FILES = {
     "backslash.csv": b'text,label\n"a \\"b\\" c",1\nd,0\n',
     "space_quote.csv": b'label,text\n1, "a and b"\n0, "c"\n',
     "holes.csv": b"text,label\na,\nb,1\n,0\nc, \n",
+    "word.docx": b"PK\x03\x04" + b"\0" * 40,
     "word.csv": b"PK\x03\x04" + b"\0" * 40,
     "two_empty.csv": b"text,label\na,1\n,0\nb,0\n,1\n",
     "single.csv": b"text,label\na,1\nb,1\n",
@@ -203,7 +204,6 @@ ROWS = [
     ("bert_finetune", "--smoke --eval_strategy steps", r".*strategy to match"),
     ("gpt2_finetune", "--smoke --eval_strategy epoch", r".*strategy to match"),
     ("t5_translator", "--smoke --do_train --eval_strategy epoch", r".*strategy to match"),
-    ("gpt2_finetune", "--smoke --metric_for_best_model bleu", r"bleu.*choose from '?loss"),
     ("bert_finetune", "--smoke --nonsense 1", r"--nonsense.*see --help"),
     ("bert_finetune", "--smoke --max_train_samples 1", r"every training row has the label"),
     (
@@ -282,68 +282,52 @@ ROWS = [
         r"no trained classif",
     ),
     # gpt2_finetune
-    ("gpt2_finetune", "--model_name_or_path gpt/typed", r"cannot load gpt/typed"),
-    (
-        "gpt2_finetune",
-        "--smoke --train_file missing.txt",
-        r"cannot read missing\.txt: No such file or directory",
-    ),
-    ("gpt2_finetune", "--smoke --train_file mrpc", r"mrpc: no \.txt files in this folder"),
+    ("gpt2_finetune", "--smoke --train_file missing.txt", r".*No such file.*missing\.txt"),
+    ("gpt2_finetune", "--smoke --train_file mrpc", r".*Is a directory.*mrpc"),
     (
         "gpt2_finetune",
         "--smoke --text_column text --train_file hf://datasets/a/b/c.parquet",
-        r"cannot read hf://datasets/a/b/c\.parquet: ",
+        r"cannot download a/b: ",
     ),
-    (
-        "gpt2_finetune",
-        "--smoke --text_column text --train_file hf://datasets/a/b/c.jsonl",
-        r"cannot read hf://datasets/a/b/c\.jsonl: ",
-    ),
-    ("gpt2_finetune", "--smoke --train_file unreadable.csv", r"cannot read unreadable\.csv"),
-    ("gpt2_finetune", "--smoke --train_file empty", r"empty: no text"),
-    ("gpt2_finetune", "--smoke --train_file nul.csv", r"nul\.csv: NUL bytes are no text"),
-    ("gpt2_finetune", "--smoke --train_file bom", r"bom: no text"),
+    ("gpt2_finetune", "--smoke --train_file unreadable.csv", r".*Input/output error"),
+    ("gpt2_finetune", "--smoke --train_file empty", r"empty: \d tokens .*smaller"),
+    ("gpt2_finetune", "--smoke --train_file nul.csv", r"cannot read nul\.csv.*NUL bytes are no"),
+    ("gpt2_finetune", "--smoke --train_file bom", r"bom: \d tokens .*smaller"),
     (
         "gpt2_finetune",
         "--smoke --train_file short.txt",
-        r"short\.txt: .*smaller --block_size than 64",
+        r"short\.txt: .*no block of --block_size 64 .*smaller",
     ),
-    ("gpt2_finetune", "--smoke --train_file latin.txt", r"latin\.txt, byte 9: not utf.*--encoding"),
-    ("gpt2_finetune", "--smoke --train_file utf16.txt", r"utf16\.txt: .*smaller --block_size"),
-    ("gpt2_finetune", "--smoke --train_file good.txt --encoding up", r"--encoding up: give utf-8"),
-    ("gpt2_finetune", "--smoke --train_file long.txt", r"long\.txt, byte 1000000: not utf"),
-    ("gpt2_finetune", "--smoke --nonsense 1", r"--nonsense"),
-    ("gpt2_finetune", "--smoke --num_train_epochs many", r"num_train_epochs"),
-    ("gpt2_finetune", "--smoke --block_size 0", r"--block_size 0: "),
-    ("gpt2_finetune", "--smoke --stride -3", r"--stride -3: "),
-    ("gpt2_finetune", "--smoke --max_new_tokens 0", r"--max_new_tokens 0: "),
     (
         "gpt2_finetune",
-        "--smoke --per_device_train_batch_size -1",
-        r"--per_device_train_batch_size -1: ",
+        "--smoke --train_file latin.txt",
+        r"cannot read latin\.txt with --encoding ut",
     ),
+    ("gpt2_finetune", "--smoke --train_file utf16.txt", r"utf16\.txt: .*--block_size.*smaller"),
+    ("gpt2_finetune", "--smoke --train_file good.txt --encoding up", r"unknown encoding: up"),
+    (
+        "gpt2_finetune",
+        "--smoke --train_file long.txt",
+        r"cannot read long\.txt with --encoding utf",
+    ),
+    ("gpt2_finetune", "--smoke --train_file word.docx", r"word\.docx is no plain text: export it"),
+    ("gpt2_finetune", "--smoke --nonsense 1", r"--nonsense"),
+    ("gpt2_finetune", "--smoke --num_train_epochs many", r"num_train_epochs"),
+    ("gpt2_finetune", "--smoke --block_size 0", r".*--block_size 0 "),
+    ("gpt2_finetune", "--smoke --stride -3", r".*--stride -3: "),
+    ("gpt2_finetune", "--smoke --max_new_tokens 0", r".*max_new_tokens"),
     (
         "gpt2_finetune",
         "--smoke --validation_split_percentage 100",
-        r"--validation_split_percentage 100: ",
+        r"built-in text: 0 tokens for train",
     ),
     ("gpt2_finetune", "--smoke --validation_file good.txt", r"no train file"),
-    ("gpt2_finetune", "--smoke --do_predict", r"leave it out"),
     ("gpt2_finetune", "--smoke --do_train --do_eval --validation_split_percentage 0", r"0 tokens"),
-    ("gpt2_finetune", "--smoke --output_dir good.txt", r"cannot write good\.txt"),
-    (
-        "gpt2_finetune",
-        "--smoke --resume_from_checkpoint nowhere",
-        r"--resume_from_checkpoint nowhere",
-    ),
+    ("gpt2_finetune", "--smoke --output_dir good.txt", r".*File exists.*good\.txt"),
+    ("gpt2_finetune", "--smoke --resume_from_checkpoint nowhere", r".*nowhere"),
     ("gpt2_finetune", "--model_name_or_path gpt2", r"cannot download gpt2.*--smoke"),
     ("gpt2_finetune", "--model_name_or_path a/b/c", r"a/b/c"),
-    ("gpt2_finetune", "--model_name_or_path mrpc", r"cannot load mrpc"),
-    (
-        "gpt2_finetune",
-        "--model_name_or_path gpt --block_size 65",
-        r"--block_size 65: the model reads 2 to 64 tokens",
-    ),
+    ("gpt2_finetune", "--model_name_or_path mrpc", r".*mrpc"),
     (
         "gpt2_finetune",
         f"--model_name_or_path gpt --do_predict --prompt {'a_' * 99}",
@@ -353,19 +337,14 @@ ROWS = [
     (
         "gpt2_finetune",
         "--model_name_or_path gpt/weightless --do_predict",
-        r"cannot load gpt/weightless",
+        r".*model\.safetensors.* gpt/weightless",
     ),
     ("gpt2_finetune", "--model_name_or_path gpt/cut --do_predict", r"cannot load gpt/cut"),
-    ("gpt2_finetune", "--model_name_or_path gpt/pickle --do_predict", r"cannot load gpt/pickle"),
+    ("gpt2_finetune", "--model_name_or_path gpt/pickle --do_predict", r".*gpt/pickle"),
     (
         "gpt2_finetune",
         "--model_name_or_path gpt/holes --do_predict",
         r"gpt/holes is not a whole causal language model",
-    ),
-    (
-        "gpt2_finetune",
-        "--model_name_or_path gpt/remote --do_predict",
-        r"gpt/remote.*code of its own",
     ),
     (
         "gpt2_finetune",
@@ -579,10 +558,9 @@ def save_models(folder):
     """Save a tiny model of every script, as its users have it after a run, with its broken copies."""
     bert, gpt2, t5 = map(load_script, ("bert_finetune", "gpt2_finetune", "t5_translator"))
     table = pd.DataFrame(bert.SAMPLE["train"], columns=["text", "label"])
-    (folder / "sample.txt").write_text(gpt2.SAMPLE_TEXT)
     models = {
         "bert": bert.tiny(table, max_seq_length=128),
-        "gpt": gpt2.untrained(str(folder / "sample.txt")),
+        "gpt": gpt2.untrained(gpt2.SAMPLE_PARAGRAPHS),
         "t5": t5.tiny(t5.SAMPLE_PAIRS, t5.build_prompt("English", "German")),
     }
     for name, parts in models.items():
@@ -662,7 +640,7 @@ def parsers(folder):
             folder / f"file.{suffix}",
             lambda path: bert.load_table(path, bert.ScriptArguments(), "train"),
         )
-    yield folder / "file.txt", lambda path: list(gpt2.read_pieces(path, "Reading"))
+    yield folder / "file.txt", lambda path: list(gpt2.read_texts([path]))
     yield folder / "train.tsv", lambda path: glue.read_tsv(path, labelled=True)
     for translator in TRANSLATORS:
         yield folder / "pairs.tsv", load_script(translator).read_pairs
@@ -729,9 +707,7 @@ def test_any_text_survives_the_round_trip(texts, tmp_path):
             (row["sentence1"], row["sentence2"])
             for row in glue.read_tsv(tmp_path / "train.tsv", True)
         ] == pairs
-    read = "".join(
-        "".join(pieces) for pieces in gpt2.read_pieces(str(tmp_path / "a.txt"), "Reading")
-    )
+    read = "".join(gpt2.read_pieces(str(tmp_path / "a.txt"), "utf-8-sig"))
     assert read == "\n".join(texts).removeprefix("\ufeff")
 
 
@@ -766,6 +742,4 @@ def test_odd_but_valid_input_works(mark, end, tmp_path):
     path = write("train.tsv", [GLUE.strip(), *(f"1\t1\t2\t{text}\t{text}" for text in texts)])
     assert [row["sentence2"] for row in glue.read_tsv(tmp_path / "train.tsv", True)] == texts
     path = write("a.txt", texts)
-    assert "".join("".join(pieces) for pieces in gpt2.read_pieces(path, "Reading")) == "".join(
-        f"{t}\n" for t in texts
-    )
+    assert "".join(gpt2.read_pieces(path, "utf-8-sig")) == "".join(f"{t}\n" for t in texts)

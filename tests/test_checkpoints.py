@@ -96,8 +96,7 @@ def build_checkpoint(name, folder):
     if name == "bert_finetune":
         parts = script.tiny(pd.DataFrame(ROWS, columns=["text", "label"]), 128)
     elif name == "gpt2_finetune":
-        (folder.parent / "text.txt").write_text(TEXT)
-        parts = script.untrained(str(folder.parent / "text.txt"))
+        parts = script.untrained([TEXT])
     else:
         parts = script.tiny(
             PAIRS + [(b, a) for a, b in PAIRS], script.build_prompt("English", "German")

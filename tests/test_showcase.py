@@ -584,14 +584,6 @@ def test_nothing_of_one_machine_in_the_texts():
             )
 
 
-def test_tokenizing_threads_are_as_many_as_asked_for(monkeypatch):
-    monkeypatch.setenv("RAYON_NUM_THREADS", "7")
-    load_script("gpt2_finetune").parse_arguments(["--smoke"])
-    assert os.environ["RAYON_NUM_THREADS"] == "7"
-    load_script("gpt2_finetune").parse_arguments(["--smoke", "--preprocessing_num_workers", "3"])
-    assert os.environ["RAYON_NUM_THREADS"] == "3"
-
-
 @pytest.mark.parametrize("name", ["bert_finetune", "gpt2_finetune", "t5_translator"])
 def test_asking_for_evaluations_without_rows_for_them_trains_without(name, tmp_path):
     script, file = load_script(name), tmp_path / "train.tsv"
