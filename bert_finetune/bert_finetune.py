@@ -400,7 +400,7 @@ def build_trainer(
     if validation is None:
         args.eval_strategy, args.load_best_model_at_end = "no", False
     if args.metric_for_best_model in ("accuracy", "f1_macro"):
-        args.metric_for_best_model += "_tie_broken"
+        args.metric_for_best_model += TIE_BROKEN
     if args.train_sampling_strategy != "sequential":
         args.train_sampling_strategy = "random"  # others would reorder evaluations, too
     trainer = ClassificationTrainer(
@@ -468,8 +468,12 @@ class BreakTies(TrainerCallback):
     """Of two epochs of equal accuracy or F1 the one of the lower loss is the better one."""
 
     def on_evaluate(self, args, state, control, metrics, **_):
-        for name in ("eval_accuracy", "eval_f1_macro"):
-            metrics[f"{name}_tie_broken"] = metrics[name] - 1e-9 * metrics["eval_loss"]
+        name = f"eval_{args.metric_for_best_model}"
+        if name.endswith(TIE_BROKEN):
+            metrics[name] = metrics[name.removesuffix(TIE_BROKEN)] - 1e-9 * metrics["eval_loss"]
+
+
+TIE_BROKEN = "_tie_broken"
 
 
 def accuracy_and_f1(labels: Sequence, predicted: Sequence) -> dict[str, float]:
