@@ -67,6 +67,7 @@ import torch
 import transformers
 from huggingface_hub import HfApi, create_repo, snapshot_download, upload_folder
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import enable_progress_bars
 from matplotlib.figure import Figure
 from safetensors import SafetensorError
 from scipy.stats import binomtest
@@ -772,6 +773,7 @@ def prepare(args: transformers.TrainingArguments, model: str) -> None:
     transformers.set_seed(args.seed)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()  # of loading and saving; the trainer has its own
+    enable_progress_bars()  # of downloads, which that silences, too
     warnings.filterwarnings("ignore", "Glyph")  # of pictures, whose font lacks most languages
     if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):  # of glibc
         ctypes.CDLL(None).mallopt(-4, 0)  # M_MMAP_MAX: freed memory stays, and need not be cleared
@@ -791,7 +793,7 @@ def prepare(args: transformers.TrainingArguments, model: str) -> None:
         options = {"private": args.hub_private_repo, "exist_ok": True, "token": token}
         args.hub_model_id = create_repo(name, **options).repo_id
     args.hub_model_id = args.hub_model_id if args.push_to_hub else None
-    args.push_to_hub = False  # the trainer would upload a pickle and no pictures: see `report`
+    args.push_to_hub = False  # the trainer would upload no pictures: see `report`
 
 
 def load_table(path: str, args: ScriptArguments, split: str) -> pd.DataFrame:
@@ -903,7 +905,7 @@ def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model
     unreachable = None
     try:
         HfApi().repo_info(name, repo_type=repo_type, timeout=10)  # the call below has no limit
-    except (ValueError, *HUB_ERRORS) as error:
+    except (ImportError, ValueError, *HUB_ERRORS) as error:
         unreachable = error
     options = {"allow_patterns": files, "local_files_only": unreachable is not None}
     if repo_type == "model":
@@ -911,7 +913,7 @@ def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model
     try:
         return snapshot_download(name, repo_type=repo_type, **options)
     except (RuntimeError, ValueError, *HUB_ERRORS) as error:
-        reason = str(unreachable or error).strip().partition("\n")[0]
+        reason = " ".join(str(unreachable or error).split())[:250]
         remedy = "try hf auth login, HF_HUB_DISABLE_XET=1, --smoke or a local folder"
         raise InputError(f"cannot download {name}: {reason}: {remedy}") from error
 

@@ -1,12 +1,15 @@
 """bert_finetune.py: what a user sees of it, and its batches and metrics against independent computations."""
 
 import copy
+import csv
 import itertools
 import json
+import os
 import re
 import shlex
 import shutil
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -1121,3 +1124,75 @@ def test_own_rows_with_the_tiny_model_say_so(tmp_path, capsys):
     assert "A tiny model was tried: its quality tells nothing" in capsys.readouterr().out
     bert.main([*TINY, "--output_dir", str(tmp_path / "sample")])
     assert "tiny model was tried" not in capsys.readouterr().out
+
+
+# No traces
+
+
+def state_of_the_process():
+    """What a caller may have set, and would miss."""
+    return (
+        torch.nn.functional.dropout,
+        torch.get_num_threads(),
+        transformers.logging.get_verbosity(),
+        transformers.utils.logging.is_progress_bar_enabled(),
+        list(warnings.filters),
+        dict(os.environ),
+        sys.stdout,
+        csv.field_size_limit(),
+        os.umask(os.umask(0o22)),
+    )
+
+
+def test_a_training_leaves_no_traces(tokenizer, tmp_path):
+    """Of process, arguments, tokenizer and model; but for the weights, which it is for."""
+    model, before = tiny_model(tokenizer), state_of_the_process()
+    os.umask(before[-1])
+    rows = bert.TextClassificationDataset(TEXTS, tokenizer, labels=LABELS, max_seq_length=16)
+    options = {"report_to": "none", "use_cpu": True, "metric_for_best_model": "accuracy"}
+    options |= {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    args = TrainingArguments(str(tmp_path), num_train_epochs=1, **options)
+    arguments, words = args.to_dict(), copy.deepcopy(tokenizer.init_kwargs)
+    structure, config = str(model), model.config.to_dict()
+    attributes, attention = set(vars(model)), model.config._attn_implementation
+    datasets = {"train": rows, "validation": rows}
+    trainer = bert.build_trainer(model, tokenizer, args, datasets, class_weights="balanced")
+    with bert.faster_dropout(model):
+        bert.train(trainer)
+    bert.evaluate(trainer, rows, TEXTS)
+    bert.predict(trainer, rows)
+    assert args.to_dict() == arguments and tokenizer.init_kwargs == words
+    assert (str(model), model.config._attn_implementation) == (structure, attention)
+    found = model.config.to_dict()
+    ignored = ("architectures", "dtype", "transformers_version", "use_cache")  # of the library
+    assert {k: v for k, v in found.items() if k not in ignored} == {
+        k: v for k, v in config.items() if k not in ignored
+    }
+    new = set(vars(model)) - attributes
+    assert all(name.startswith("_") or name in ("hf_device_map",) for name in new), new
+    assert "save_pretrained" not in vars(model) and type(model) is BertForSequenceClassification
+    after = state_of_the_process()
+    os.umask(after[-1])
+    assert after == before
+
+
+def test_predictions_of_arguments_that_group_by_length_stand_in_file_order(tokenizer, tmp_path):
+    """With them the library would evaluate the rows in another order."""
+    options = {"report_to": "none", "use_cpu": True, "train_sampling_strategy": "group_by_length"}
+    args = TrainingArguments(str(tmp_path), per_device_eval_batch_size=1, **options)
+    model = tiny_model(tokenizer)
+    with torch.no_grad():
+        model.classifier.weight.mul_(100)
+    texts = [" ".join(TEXTS[: i % 4 + 1]) for i in range(12)]
+    rows = bert.TextClassificationDataset(texts, tokenizer)
+    trainer = bert.build_trainer(model, tokenizer, args, {"train": rows})
+    _, probabilities, _ = bert.predict(trainer, rows)
+    logits = model.eval()(**tokenizer(texts, padding=True, return_tensors="pt")).logits
+    np.testing.assert_allclose(probabilities, logits.softmax(-1).detach(), atol=1e-5)
+    assert args.train_sampling_strategy == "group_by_length"
+
+
+def test_a_text_may_be_long_when_the_program_reads_it(tmp_path):
+    rows = [("good " * 60_000, "1"), ("bad", "0")]
+    run_on(tmp_path, train=pd.DataFrame(rows, columns=["text", "label"]))
+    assert (tmp_path / "out" / "model.safetensors").exists()
