@@ -578,6 +578,8 @@ SAMPLE_PAIRS = {
 }
 
 if __name__ == "__main__":
+    # Or the hub's storage, out of reach, is tried again for minutes.
+    os.environ.setdefault("HF_XET_CLIENT_RETRY_BASE_DELAY", "300ms")
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="replace")  # not every screen can show every character
     try:

@@ -885,7 +885,9 @@ they all find the way home.
 """.strip()
 SAMPLE_PARAGRAPHS = [" ".join(lines.split()) for lines in SAMPLE_TEXT.split("\n\n")]
 
-if __name__ == "__main__":  # M, S: as far as they need it
+if __name__ == "__main__":
+    # Or the hub's storage, out of reach, is tried again for minutes.
+    os.environ.setdefault("HF_XET_CLIENT_RETRY_BASE_DELAY", "300ms")
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="replace")  # not every screen can show every character
     try:

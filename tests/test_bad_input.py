@@ -42,11 +42,10 @@ FILES = {
     "no_text.csv": b"text,label\na,1\n  ,0\n",
     "no_label.csv": b"text,label\na,1\nb,\n",
     "backslash.csv": b'text,label\n"a \\"b\\" c",1\nd,0\n',
-    "space_quote.csv": b'label,text\n1, "a and b"\n0, "c"\n',
     "holes.csv": b"text,label\na,\nb,1\n,0\nc, \n",
     "word.docx": b"PK\x03\x04" + b"\0" * 40,
     "word.csv": b"PK\x03\x04" + b"\0" * 40,
-    "two_empty.csv": b"text,label\na,1\n,0\nb,0\n,1\n",
+    "a.xls": b"\xd0\xcf\x11\xe0",
     "single.csv": b"text,label\na,1\nb,1\n",
     "latin.csv": "text,label\ngut,1\nGrüße,0\n".encode("latin-1"),
     "nul.csv": b"text,label\na\0b,1\nc,0\n",
@@ -69,82 +68,63 @@ FILES = {
     "mrpc/faults/train.tsv": (GLUE + PAIR.replace("1", "5", 1) + "\n" + PAIR * 2 + "1\n").encode(),
     "mrpc/fake/train-0.parquet": b"text,label",
     "mrpc/others/all_results.json": b"[1]",
-    "lists.jsonl": b'{"text": "a", "label": "b"}\n{"text": "b", "label": ["b", "c"]}\n',
-    "dict.jsonl": b'{"text": "a", "label": {"b": 1}}\n',
 }
 ROWS = [
     # bert_finetune: files
-    ("bert_finetune", "--smoke --train_file missing.csv", r"missing\.csv.*No such file"),
-    ("bert_finetune", "--smoke --train_file mrpc", r"cannot read mrpc"),
-    ("bert_finetune", "--smoke --train_file unreadable.csv", r"cannot read unreadable\.csv.*"),
+    ("bert_finetune", "--smoke --train_file missing.csv", r".*No such file.*missing\.csv"),
+    ("bert_finetune", "--smoke --train_file mrpc", r".*mrpc"),
+    ("bert_finetune", "--smoke --train_file unreadable.csv", r".*Input/output error"),
     ("bert_finetune", "--smoke --train_file empty.csv", r"empty\.csv: no rows"),
     ("bert_finetune", "--smoke --train_file header.csv", r"header\.csv: no rows"),
     (
         "bert_finetune",
         "--smoke --train_file column.csv",
-        r"column\.csv: no column 'text' among .*--text_column",
+        r"column\.csv: no 'text' among \['sentence', 'label'\]: give --text_column",
     ),
+    ("bert_finetune", "--smoke --train_file ragged.csv", r"ragged\.csv, row 3: more columns than"),
     (
         "bert_finetune",
-        "--smoke --train_file ragged.csv",
-        r"ragged\.csv: not the columns .* in row 3: correct",
+        "--smoke --train_file surplus.csv",
+        r"surplus\.csv, row 2: more columns than",
     ),
     (
         "bert_finetune",
         "--smoke --train_file short_row.csv",
-        r"short_row\.csv: not the columns \['text', 'label'\] in row 3: correct",
-    ),
-    (
-        "bert_finetune",
-        "--smoke --train_file surplus.csv",
-        r"surplus\.csv: not the columns .* in rows 2, 3 \(2 in all\): correct",
+        r"short_row\.csv, counted as a spreadsheet does: the label is blank in 1 rows: \[3\]",
     ),
     (
         "bert_finetune",
         "--smoke --train_file no_text.csv",
-        r"no_text\.csv: column 'text' is empty in row 3, counted as a spreadsheet does.*--skip_blank",
+        r"no_text\.csv, counted as .*: the text is blank in 1 rows: \[3\]: fill.* --skip_blank_rows",
     ),
     (
         "bert_finetune",
         "--smoke --train_file no_label.csv",
-        r"no_label\.csv: column 'label' is empty in row 3, ",
+        r"no_label\.csv, .*: the label is blank in 1 rows: \[3\]",
     ),
     (
         "bert_finetune",
         "--smoke --train_file nan.jsonl",
-        r"nan\.jsonl: column 'label' is empty in row 2: ",
+        r"nan\.jsonl, .*: the label is blank in 1 rows: \[2\]",
     ),
     (
         "bert_finetune",
         "--smoke --train_file nan.parquet",
-        r"nan\.parquet: column 'label' is empty in row 2: ",
-    ),
-    (
-        "bert_finetune",
-        "--smoke --train_file backslash.csv",
-        r"backslash\.csv, row 2: .*quotes inside quotes are doubled",
-    ),
-    (
-        "bert_finetune",
-        "--smoke --train_file space_quote.csv",
-        r"space_quote\.csv, row 2: a space before a quotation mark: leave it out",
+        r"nan\.parquet, .*: the label is blank in 1 rows: \[2\]",
     ),
     (
         "bert_finetune",
         "--smoke --train_file holes.csv",
-        r"holes\.csv: column 'text' is empty in row 4 and column 'label' is empty in rows 2, 5 \(2",
-    ),
-    ("bert_finetune", "--smoke --train_file word.csv", r"word\.csv is a file of Word or Excel"),
-    (
-        "bert_finetune",
-        "--smoke --train_file good.csv --encoding cp99",
-        r"--encoding cp99: give utf",
+        r"holes\.csv, .*: the text is blank in 1 rows: \[4\], the label is blank in 2 rows: \[2, 5\]",
     ),
     (
         "bert_finetune",
-        "--smoke --train_file two_empty.csv",
-        r"two_empty\.csv: column 'text' is empty in rows 3, 5 \(2 in all\)",
+        "--smoke --train_file backslash.csv",
+        r"backslash\.csv, row 2: ',' expected after",
     ),
+    ("bert_finetune", "--smoke --train_file word.csv", r"word\.csv"),
+    ("bert_finetune", "--smoke --train_file a.xls", r"a\.xls is no plain text"),
+    ("bert_finetune", "--smoke --train_file good.csv --encoding cp99", r"unknown encoding: cp99"),
     (
         "bert_finetune",
         "--smoke --train_file single.csv",
@@ -153,19 +133,14 @@ ROWS = [
     (
         "bert_finetune",
         "--smoke --train_file latin.csv",
-        r"latin\.csv: byte 19 is not utf-8-sig: name its --encoding",
+        r"latin\.csv: 'utf-8' codec can't decode byte 0xfc in position 19: .*--encoding, such as cp1252",
     ),
-    ("bert_finetune", "--smoke --train_file nul.csv", r"nul\.csv.*NUL"),
-    ("bert_finetune", "--smoke --train_file quote.csv", r"quote\.csv.*"),
-    ("bert_finetune", "--smoke --train_file data.xlsx", r"cannot read data\.xlsx as CSV, TSV"),
-    ("bert_finetune", "--smoke --train_file broken.jsonl", r"cannot read broken\.jsonl"),
-    (
-        "bert_finetune",
-        "--smoke --train_file list.jsonl",
-        r"cannot read list\.jsonl, line 1: \[1, 2\] is no object",
-    ),
-    ("bert_finetune", "--smoke --train_file number.jsonl", r"cannot read number\.jsonl"),
-    ("bert_finetune", "--smoke --train_file fake.parquet", r"cannot read fake\.parquet"),
+    ("bert_finetune", "--smoke --train_file quote.csv", r"quote\.csv, row 2"),
+    ("bert_finetune", "--smoke --train_file data.xlsx", r"data\.xlsx"),
+    ("bert_finetune", "--smoke --train_file broken.jsonl", r"broken\.jsonl, row 2: "),
+    ("bert_finetune", "--smoke --train_file list.jsonl", r"list\.jsonl, row 1: "),
+    ("bert_finetune", "--smoke --train_file number.jsonl", r"number\.jsonl, row 2: "),
+    ("bert_finetune", "--smoke --train_file fake.parquet", r"fake\.parquet"),
     (
         "bert_finetune",
         "--smoke --train_file good.csv --validation_file unseen.csv",
@@ -174,65 +149,39 @@ ROWS = [
     (
         "bert_finetune",
         "--smoke --train_file good.csv --validation_file nan.jsonl",
-        r"nan\.jsonl: column 'label' is empty in row 2",
+        r"nan\.jsonl, .*: the label is blank in 1 rows: \[2\]",
     ),
-    ("bert_finetune", "--smoke --train_file lists.jsonl", r"lists\.jsonl, row 2: .*\['b', 'c'\]"),
-    ("bert_finetune", "--smoke --train_file dict.jsonl", r"dict\.jsonl, row 1: column 'label'"),
-    ("bert_finetune", "--smoke --train_file array.parquet", r"array\.parquet, row 1: "),
     # bert_finetune: flags and models
     (
         "bert_finetune",
         "--smoke --metric_for_best_model auc",
-        r"auc.*accuracy'?, '?f1_macro'?, '?loss",
+        r".*auc.*accuracy'?, '?f1_macro'?, '?loss",
     ),
-    ("bert_finetune", "--smoke --dataloader_drop_last", r"--dataloader_drop_last: .*all rows"),
-    ("bert_finetune", "--smoke --batch_eval_metrics", r"--batch_eval_metrics: .*all rows at once"),
     ("bert_finetune", "--smoke --optim adamw_bnb_8bit", r".*bitsandbytes"),
-    ("bert_finetune", "--smoke --adam_beta1 2", r"the trainer refuses these flags: .*beta"),
-    ("bert_finetune", "--smoke --learning_rate nan", r"--learning_rate nan: give a number above 0"),
     ("bert_finetune", "--smoke --deepspeed none.json", r".*deepspeed"),
-    ("bert_finetune", "--smoke --text_column caf\udce9", r".*surrogates not allowed"),
-    ("bert_finetune", "--smoke --seed -1", r"the trainer refuses these flags: Seed must be"),
-    ("bert_finetune", "--smoke --report_to wandb", r"the trainer refuses these flags: .*wandb"),
-    ("bert_finetune", "--smoke --report_to paper", r"refuses these flags: paper is not supported"),
-    ("bert_finetune", "--smoke --output_dir mrpc/others", r"of another program: .*--output_dir"),
     (
         "bert_finetune",
         "--smoke --eval_strategy steps --save_strategy epoch",
         r"--load_best_model_at_end requires the save and eval strategy to match",
     ),
     ("bert_finetune", "--smoke --eval_strategy steps", r".*strategy to match"),
-    ("gpt2_finetune", "--smoke --eval_strategy epoch", r".*strategy to match"),
-    ("t5_translator", "--smoke --do_train --eval_strategy epoch", r".*strategy to match"),
-    ("bert_finetune", "--smoke --nonsense 1", r"--nonsense.*see --help"),
+    ("bert_finetune", "--smoke --nonsense 1", r".*--nonsense.*see --help"),
+    ("bert_finetune", "--smoke --num_train_epochs many", r".*num_train_epochs"),
     ("bert_finetune", "--smoke --max_train_samples 1", r"every training row has the label"),
-    (
-        "bert_finetune",
-        "--train_file good.csv --model_name_or_path bert/typed",
-        r"cannot load bert/typed",
-    ),
-    ("bert_finetune", "--smoke --num_train_epochs many", r"num_train_epochs"),
-    ("bert_finetune", "--smoke --max_seq_length 0", r"--max_seq_length 0: "),
-    ("bert_finetune", "--smoke --max_seq_length 2", r"--max_seq_length 2 leaves no room for text"),
-    ("bert_finetune", "--smoke --max_train_samples -5", r"--max_train_samples -5: "),
-    (
-        "bert_finetune",
-        "--smoke --per_device_train_batch_size 0",
-        r"--per_device_train_batch_size 0: ",
-    ),
-    ("bert_finetune", "--smoke --learning_rate -1", r"--learning_rate -1\.0: "),
+    ("bert_finetune", "--smoke --max_seq_length 0", r"--max_seq_length 0: 4 to 512"),
+    ("bert_finetune", "--smoke --max_seq_length 999", r"--max_seq_length 999: 4 to 512"),
     ("bert_finetune", "--smoke --validation_file good.csv", r"no train file: give --train_file"),
-    ("bert_finetune", "--smoke --do_predict", r"leave it out"),
-    ("bert_finetune", "--smoke --output_dir good.txt", r"cannot write good\.txt: .*File exists"),
+    ("bert_finetune", "--smoke --do_predict", r".*leave it out"),
+    ("bert_finetune", "--smoke --output_dir good.txt", r".*File exists: 'good\.txt'"),
     (
         "bert_finetune",
         "--smoke --output_dir good.txt/out",
-        r"cannot write good\.txt/out: .*Not a directory",
+        r".*Not a directory: 'good\.txt/out'",
     ),
     (
         "bert_finetune",
         "--smoke --resume_from_checkpoint nowhere",
-        r"--resume_from_checkpoint nowhere",
+        r"--resume_from_checkpoint nowhere: no complete checkpoint there",
     ),
     ("bert_finetune", "--model_name_or_path a/b/c", r"cannot download a/b/c"),
     (
@@ -240,7 +189,11 @@ ROWS = [
         "--model_name_or_path bert-base-uncased",
         r"cannot download bert-base-uncased.*--smoke",
     ),
-    ("bert_finetune", "--train_file good.csv --model_name_or_path mrpc", r"cannot load mrpc"),
+    (
+        "bert_finetune",
+        "--train_file good.csv --model_name_or_path mrpc",
+        r"cannot load mrpc",
+    ),
     (
         "bert_finetune",
         "--train_file good.csv --model_name_or_path bert/weightless",
@@ -258,29 +211,28 @@ ROWS = [
     ),
     (
         "bert_finetune",
-        "--train_file good.csv --model_name_or_path bert/remote",
-        r"bert/remote.*code of its own",
-    ),
-    (
-        "bert_finetune",
         "--train_file good.csv --model_name_or_path bert/other",
-        r"bert/other is a gpt2 model",
+        r"cannot load bert/other: it is a gpt2 model",
     ),
     (
         "bert_finetune",
         "--train_file good.csv --model_name_or_path bert/wordless",
-        r"bert/wordless.*file missing",
+        r"cannot load bert/wordless: .*file missing",
     ),
     (
         "bert_finetune",
-        "--train_file good.csv --model_name_or_path bert --max_seq_length 999",
-        r"--max_seq_length 999: .*128 at most",
+        "--train_file good.csv --model_name_or_path bert/holes",
+        r"cannot load bert/holes: 1 weights are missing",
     ),
     (
         "bert_finetune",
         "--do_predict --test_file good.csv --model_name_or_path bert/headless",
-        r"no trained classif",
+        r"cannot load bert/headless: .*no trained classif",
     ),
+    ("gpt2_finetune", "--smoke --eval_strategy epoch", r".*strategy to match"),
+    ("t5_translator", "--smoke --do_train --eval_strategy epoch", r".*strategy to match"),
+    ("gpt2_finetune", "--smoke --metric_for_best_model bleu", r"bleu.*choose from '?loss"),
+    ("t5_translator", "--smoke --metric_for_best_model f1", r"f1.*choose from '?bleu'?, '?loss"),
     # gpt2_finetune
     ("gpt2_finetune", "--smoke --train_file missing.txt", r".*No such file.*missing\.txt"),
     ("gpt2_finetune", "--smoke --train_file mrpc", r".*Is a directory.*mrpc"),
@@ -559,7 +511,7 @@ def save_models(folder):
     bert, gpt2, t5 = map(load_script, ("bert_finetune", "gpt2_finetune", "t5_translator"))
     table = pd.DataFrame(bert.SAMPLE["train"], columns=["text", "label"])
     models = {
-        "bert": bert.tiny(table, max_seq_length=128),
+        "bert": bert.tiny(table["text"], ["negative", "positive"]),
         "gpt": gpt2.untrained(gpt2.SAMPLE_PARAGRAPHS),
         "t5": t5.tiny(t5.SAMPLE_PAIRS, t5.build_prompt("English", "German")),
     }
@@ -603,7 +555,6 @@ def inputs(tmp_path_factory):
     for name in ("unreadable.csv", "mrpc/unreadable/train.tsv"):
         (folder / name).symlink_to("/proc/self/mem")  # root may read everything else
     pd.DataFrame({"text": ["a", "b"], "label": [1.0, np.nan]}).to_parquet(folder / "nan.parquet")
-    pd.DataFrame({"text": ["a"], "label": [[1, 2]]}).to_parquet(folder / "array.parquet")
     save_models(folder)
     return folder
 
@@ -692,7 +643,8 @@ def test_any_text_survives_the_round_trip(texts, tmp_path):
     table.to_parquet(tmp_path / "a.parquet")
     for name in ("a.csv", "a.jsonl", "a.parquet"):
         split = bert.load_table(str(tmp_path / name), bert.ScriptArguments(), "train")
-        assert split["text"].tolist() == texts and set(split["label"]) == {"None"}
+        assert split["text"].tolist() == [text.strip() for text in texts]
+        assert set(split["label"]) == {"None"}
     cells = [text.replace("\t", " ") for text in texts if text.replace("\t", " ").strip()]
     (tmp_path / "a.tsv").write_bytes("".join(f"{cell}\t{cell}\n" for cell in cells).encode())
     (tmp_path / "train.tsv").write_bytes(
@@ -734,6 +686,7 @@ def test_odd_but_valid_input_works(mark, end, tmp_path):
         return str(tmp_path / name)
 
     path = write("a.tsv", ["text\tlabel", *(f"{text}\tNone" for text in texts)])
+    bert.parse_arguments([])  # in this process texts may be long now
     split = bert.load_table(path, bert.ScriptArguments(), "train")
     assert split["text"].tolist() == texts and set(split["label"]) == {"None"}
     path = write("pairs.tsv", [f"{text}\t{text}" for text in texts])

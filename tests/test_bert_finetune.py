@@ -1,12 +1,15 @@
 """bert_finetune.py: what a user sees of it, and its batches and metrics against independent computations."""
 
 import copy
+import csv
 import itertools
 import json
+import os
 import re
 import shlex
 import shutil
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -143,8 +146,7 @@ def test_dataset_tokenizes_every_row_of_many_and_holds_small_integers(tokenizer)
     for i in (0, 999, 1000, 2500):
         expected = tokenizer(texts[i], padding="max_length", truncation=True, max_length=16)
         assert dataset[i]["input_ids"].tolist() == expected["input_ids"]
-    arrays = [*dataset.input_ids, *dataset.token_type_ids]
-    assert sum(array.nbytes for array in arrays) == 5 * dataset.lengths.sum()  # bytes a token
+    assert sum(row.nbytes for row in dataset.rows) == 8 * dataset.lengths.sum()  # bytes a token
 
 
 def test_cut_batch_has_the_loss_and_logits_of_the_uncut_batch(tokenizer):
@@ -228,7 +230,7 @@ def test_fast_dropout_does_what_dropout_does(p, dtype):
     assert not torch.equal(bert.fast_dropout(x, p), output)
     torch.manual_seed(0)
     assert torch.equal(bert.fast_dropout(x, p), output)
-    assert torch.equal(bert.FastDropout(p).eval()(x), x)
+    assert torch.equal(bert.fast_dropout(x, p, training=False), x)
 
 
 @pytest.mark.parametrize("p", [0.0, 1.0])
@@ -236,53 +238,63 @@ def test_fast_dropout_of_nothing_and_of_all(p):
     assert torch.equal(bert.fast_dropout(torch.ones(5), p), torch.full((5,), 1 - p))
 
 
-def test_attention_with_dropout_is_pytorchs_on_average():
-    query, key, value = torch.randn(3, 1, 2, 7, 8, generator=torch.manual_seed(0))
+def test_attention_with_fast_dropout_is_pytorchs_on_average():
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
+    config = BertConfig(vocab_size=50, intermediate_size=16, initializer_range=0.5, **size)
+    config.attention_probs_dropout_prob = 0.2
+    model = BertForSequenceClassification(config).bert.encoder.layer[0].attention.self
+    model.config = config
+    hidden = torch.randn(1, 7, 16)
     mask = torch.zeros(1, 1, 7, 7)
     mask[..., 5:] = torch.finfo(torch.float32).min  # padding
-    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, mask)
-    expected = expected.transpose(1, 2)
-    many = [tensor.expand(40_000, -1, -1, -1) for tensor in (query, key, value)]
-    output, _ = bert.attention_with_dropout(torch.nn.Module(), *many, mask, dropout=0.2)
-    torch.testing.assert_close(output.mean(0), expected[0], atol=0.02, rtol=0)
-    assert output.std(0).min() > 0.01
-    value[:, :, 5:] = 100  # nobody sees it
-    many[2] = value.expand(40_000, -1, -1, -1)
-    torch.manual_seed(1)
-    output, _ = bert.attention_with_dropout(torch.nn.Module(), *many, mask, dropout=0.2)
-    torch.testing.assert_close(output.mean(0), expected[0], atol=0.02, rtol=0)
-    value[:, :, 5:] = 0
-    none = bert.attention_with_dropout(torch.nn.Module(), query, key, value, mask, dropout=0.0)
-    torch.testing.assert_close(none[0], expected)
+    config._attn_implementation = "eager"
+    expected = model.eval()(hidden, attention_mask=mask)[0]
+    dropout = torch.nn.functional.dropout
+    try:
+        torch.nn.functional.dropout = bert.fast_dropout
+        many = model.train()(hidden.expand(20_000, -1, -1), attention_mask=mask)[0]
+    finally:
+        torch.nn.functional.dropout = dropout
+    torch.testing.assert_close(many.mean(0), expected[0], atol=0.05, rtol=0)
+    assert many.std(0).min() > 0.01
+    assert not torch.equal(many[0], many[1])
 
 
-def test_a_model_that_was_sped_up_says_the_same_and_saves_the_same():
+def test_a_model_within_faster_dropout_says_the_same_and_is_afterwards_what_it_was():
     torch.manual_seed(0)
     config = BertConfig(vocab_size=50, **bert.TINY_SIZE, initializer_range=0.5)
     plain = BertForSequenceClassification(config).eval()
-    fast = copy.deepcopy(plain)
-    bert.speed_up_on_cpu(fast)
+    model, dropout = copy.deepcopy(plain), torch.nn.functional.dropout
+    before = (model.config._attn_implementation, model.config.to_dict(), str(model))
     batch = {"input_ids": torch.randint(0, 50, (3, 9)), "attention_mask": torch.ones(3, 9).long()}
     batch["attention_mask"][1, 4:] = 0
-    with torch.no_grad():
-        torch.testing.assert_close(fast(**batch).logits, plain(**batch).logits)
-        torch.manual_seed(0)
-        trained = fast.train()(**batch).logits
-    assert (trained - plain(**batch).logits).abs().max() > 1e-3  # it does drop
-    assert fast.config.to_dict() == plain.config.to_dict()
-    assert list(fast.state_dict()) == list(plain.state_dict())
+    drawn = []
+    with torch.no_grad(), bert.faster_dropout(model):
+        torch.testing.assert_close(model(**batch).logits, plain(**batch).logits)
+        assert torch.nn.functional.dropout is bert.fast_dropout
+        for seed in (0, 0, 1):
+            torch.manual_seed(seed)
+            drawn.append(model.train()(**batch).logits)
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    assert (drawn[0] - plain(**batch).logits).abs().max() > 1e-3  # it does drop
+    assert torch.nn.functional.dropout is dropout
+    assert (model.config._attn_implementation, model.config.to_dict(), str(model.eval())) == before
+    with pytest.raises(KeyboardInterrupt), bert.faster_dropout(model):
+        raise KeyboardInterrupt
+    assert torch.nn.functional.dropout is dropout
+    assert model.config._attn_implementation == before[0]
 
 
 def test_metrics_are_scikit_learns(trained, capsys):
     results = json.loads((trained / "all_results.json").read_text())
     assert results["eval_accuracy"] == results["eval_f1_macro"] == 1
-    logits, labels = np.array([[2.0, 1], [0, 1], [3, 1]]), np.array([0, 1, 1])
-    metrics = bert.accuracy_and_f1(type("P", (), {"predictions": logits, "label_ids": labels}))
+    labels = np.array([0, 1, 1])
+    metrics = bert.accuracy_and_f1(labels, [0, 1, 0])
     assert metrics["accuracy"] == pytest.approx(2 / 3)
     assert metrics["f1_macro"] == pytest.approx(f1_score(labels, [0, 1, 0], average="macro"))
     # A class that is in no row and in no prediction does not count, as in the printed table.
-    output = type("P", (), {"predictions": np.eye(3)[[0, 1, 1]], "label_ids": np.array([0, 1, 1])})
-    assert bert.accuracy_and_f1(output)["f1_macro"] == 1
+    assert bert.accuracy_and_f1(labels, labels)["f1_macro"] == 1
 
 
 ROWS = [
@@ -361,22 +373,21 @@ def test_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path):
     ]
     bert.main([*steps, str(tmp_path / "whole")])
 
-    class Interrupted(bert.LengthGroupedTrainer):
+    class Interrupted(bert.ClassificationTrainer):
         def _maybe_log_save_evaluate(self, *args, **kwargs):
             super()._maybe_log_save_evaluate(*args, **kwargs)
             if self.state.global_step == 14:
                 raise KeyboardInterrupt
 
-    whole, bert.LengthGroupedTrainer = bert.LengthGroupedTrainer, Interrupted
+    whole, bert.ClassificationTrainer = bert.ClassificationTrainer, Interrupted
     try:
         with pytest.raises(KeyboardInterrupt):
             bert.main([*steps, str(tmp_path / "cut")])
     finally:
-        bert.LengthGroupedTrainer = whole
+        bert.ClassificationTrainer = whole
     assert (tmp_path / "cut" / "checkpoint-12").is_dir()
-    for number, state in (("98", '{"epoch": 2.1,'), ("99", "")):  # what a killed save leaves
-        (tmp_path / "cut" / f"checkpoint-{number}").mkdir()
-        (tmp_path / "cut" / f"checkpoint-{number}" / "trainer_state.json").write_text(state)
+    (tmp_path / "cut" / "checkpoint-99").mkdir()  # what a killed save leaves
+    (tmp_path / "cut" / "checkpoint-99" / "config.json").write_text("{}")
     bert.main([*steps, str(tmp_path / "cut"), "--resume_from_checkpoint", "last"])
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(first[key], second[key]) for key in first)
@@ -384,10 +395,10 @@ def test_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path):
 
 def test_functions_raise_an_exception_that_a_program_can_catch(tokenizer, tmp_path):
     with pytest.raises(bert.InputError, match="two classes"):
-        bert.class_names(pd.DataFrame({"text": ["a", "b"], "label": ["x", "x"]}))
+        bert.class_names(pd.Series(["x", "x"]))
     with pytest.raises(bert.InputError, match="cannot load"):
         bert.pretrained(str(tmp_path))
-    with pytest.raises(bert.InputError, match="no column 'text'"):
+    with pytest.raises(bert.InputError, match="no 'text' among .*--text_column"):
         bert.load_table(write(tmp_path / "a.csv", "a,b\n1,2\n"), bert.ScriptArguments(), "train")
     with pytest.raises(bert.InputError, match="max_seq_length"):
         bert.main(["--smoke", "--max_seq_length", "0"])
@@ -402,8 +413,8 @@ def test_readme_block_classifies_with_the_functions_alone(trained, tmp_path, mon
     found = {}
     exec(block, found)
     assert found["probabilities"].shape == (2, 2)
-    assert found["model"].config.id2label[int(found["probabilities"][0].argmax())] == "positive"
-    assert found["model"].config.id2label[int(found["probabilities"][1].argmax())] == "negative"
+    assert found["predicted"].tolist() == ["positive", "negative"]
+    assert found["probabilities"].idxmax(axis=1).tolist() == ["positive", "negative"]
 
 
 def test_one_row_is_enough_to_evaluate_and_the_next_command_fits_the_model(
@@ -488,9 +499,9 @@ def test_names_of_classes_follow_their_numbers_everywhere(order, checkpoint, tmp
 
 def test_names_that_are_numbers_are_sorted_as_numbers(tmp_path):
     labels = [str(number) for number in range(11, -1, -1)]
-    assert bert.class_names(pd.DataFrame({"label": labels})) == labels[::-1]
-    assert bert.class_names(pd.DataFrame({"label": ["10", "-1", "2"]})) == ["-1", "2", "10"]
-    assert bert.class_names(pd.DataFrame({"label": ["10", "x", "2"]})) == ["10", "2", "x"]
+    assert bert.class_names(pd.Series(labels)) == labels[::-1]
+    assert bert.class_names(pd.Series(["10", "-1", "2", "2.5"])) == ["-1", "2", "2.5", "10"]
+    assert bert.class_names(pd.Series(["10", "x", "2"])) == ["10", "2", "x"]
 
 
 @pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
@@ -542,12 +553,11 @@ READERS = {
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_files_of_other_systems_are_read(name, tmp_path, capsys):
+def test_files_of_other_systems_are_read(name, tmp_path):
     (tmp_path / name).write_bytes(READERS[name])
     table = bert.load_table(str(tmp_path / name), bert.ScriptArguments(), "train")
     assert table["text"].tolist()[:2] == ["good film", "bad film"]
     assert table["label"].tolist() == ["1", "0", "1"][: len(table)]
-    assert ("spaces around labels" in capsys.readouterr().out) == (name == "spaces.csv")
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
@@ -634,13 +644,11 @@ def test_many_classes(count, tmp_path, capsys):
         file = write(tmp_path / "rows.csv", rows)
         flags = ["--smoke", "--train_file", file, "--validation_file", file, "--max_steps", "1"]
         bert.main([*flags, "--output_dir", str(tmp_path / "out")])
-        table = (tmp_path / "out" / "classification_report.txt").read_text()
-        assert "class 59" in table and "macro avg" in table
-        assert "macro avg" not in capsys.readouterr().out
+        assert "class 59" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("stated", [None, True, False])
-def test_a_vocabulary_with_capitals_keeps_them(stated, tmp_path, capsys):
+@pytest.mark.parametrize("stated", [None, False])
+def test_a_vocabulary_with_capitals_keeps_them(stated, tmp_path):
     """Older folders hold vocab.txt alone, which the library would read in small letters."""
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "Der", "der", "Hund", "hund"]
     (tmp_path / "vocab.txt").write_text("\n".join(words))
@@ -651,8 +659,12 @@ def test_a_vocabulary_with_capitals_keeps_them(stated, tmp_path, capsys):
         settings = {"do_lower_case": stated}
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     tokenizer, _ = bert.pretrained(str(tmp_path))
-    assert tokenizer.tokenize("Der Hund") == (["der", "hund"] if stated else ["Der", "Hund"])
-    assert ("capitals are kept" in capsys.readouterr().out) == (stated is None)
+    assert tokenizer.tokenize("Der Hund") == ["Der", "Hund"]
+
+
+def test_a_vocabulary_of_small_letters_makes_letters_small(real_model):
+    tokenizer, _ = bert.pretrained(str(real_model), ["a", "b"])
+    assert tokenizer.tokenize("The Dog") == ["the", "dog"]
 
 
 def test_names_that_look_like_mathematics_or_that_the_font_lacks_are_drawn(tmp_path, capfd):
@@ -767,9 +779,9 @@ def test_leaks_are_counted_and_kept(pairs, tmp_path, capsys):
     tables = {"train": train, "validation": validation, "test": test}
     bert.report_leaks({split: table.astype("string") for split, table in tables.items()})
     out = capsys.readouterr().out
-    assert out == (
-        f"validation: 10 of 500 rows also stand in training, the first is row {rows.min() + 1}\n"
-    )
+    first = validation.loc[rows.min(), "text"]
+    shown = repr(first + "\nthe same" * pairs)[:60]
+    assert out == f"validation: 10 of 500 rows also stand in training, such as {shown}\n"
     assert len(tables["validation"]) == 500
 
 
@@ -825,22 +837,6 @@ def test_early_stopping_ends_after_so_many_epochs_without_a_better_one(tmp_path)
             bert.main([*wrong, "--early_stopping_patience", "2"])
 
 
-@pytest.mark.parametrize(
-    ("labels", "measure"),
-    [
-        ([0.25 * number for number in range(12)], True),
-        ([f"{number}.5e-3" for number in range(12)], True),
-        (range(12), False),
-        ([f"{number}.0" for number in range(12)], False),
-        ([0.5, 1.5, 2.5], False),
-        ([*range(12), 0.5, "none"], False),
-    ],
-)
-def test_labels_that_look_like_a_measure_get_a_warning(labels, measure, capsys):
-    bert.class_names(pd.DataFrame({"label": [str(label) for label in labels]}))
-    assert ("a measure?" in capsys.readouterr().out) == measure
-
-
 # Few rows
 
 
@@ -865,16 +861,16 @@ def test_rows_are_held_out_by_class_and_text(capsys):
     rows = [(f"text {i}", "many") for i in range(50)] + [(f"other {i}", "few") for i in range(10)]
     rows += [("single", "one")] + [("text 3", "many")] * 5
     table = pd.DataFrame(rows, columns=["text", "label"])
-    train, held_out = bert.hold_out(table, 20, seed=1)
+    train, held_out = bert.hold_out(table, 0.2, seed=1)
     assert not set(train["text"]) & set(held_out["text"])
     assert sorted([*train["text"], *held_out["text"]]) == sorted(table["text"])
     counts = held_out.drop_duplicates()["label"].value_counts()
     assert counts.to_dict() == {"many": 10, "few": 2}
     assert "single" in set(train["text"])
-    again = bert.hold_out(table, 20, seed=1)[1]
-    assert held_out.equals(again) and not held_out.equals(bert.hold_out(table, 20, seed=2)[1])
+    again = bert.hold_out(table, 0.2, seed=1)[1]
+    assert held_out.equals(again) and not held_out.equals(bert.hold_out(table, 0.2, seed=2)[1])
     pairs = table.assign(text_pair=[str(i % 2) for i in range(len(table))])
-    train, held_out = bert.hold_out(pairs, 50, seed=1)
+    train, held_out = bert.hold_out(pairs, 0.5, seed=1)
     sides = [set(map(tuple, side[["text", "text_pair"]].to_numpy())) for side in (train, held_out)]
     assert not sides[0] & sides[1] and len(held_out) > 20
 
@@ -972,7 +968,7 @@ def test_another_set_of_classes_is_said(checkpoint, tmp_path, capsys):
 # Tables as people have them
 
 SHEET = 'Nr;Text;Art\r\n7;Größe „M“ für 5 €;gut\r\n8;"Zeile 1\r\nZeile ""2""";schlecht\r\n'
-CELLS = [("Größe „M“ für 5 €", "gut"), ('Zeile 1\r\nZeile "2"', "schlecht")]
+CELLS = [("Größe „M“ für 5 €", "gut"), ('Zeile 1\nZeile "2"', "schlecht")]
 
 
 @pytest.mark.parametrize(
@@ -984,8 +980,9 @@ def test_a_sheet_as_excel_saves_it(encoding, flag, tmp_path, capsys):
     args = bert.ScriptArguments(text_column="Text", label_column="Art")
     args.encoding = flag or args.encoding
     table = bert.load_table(path, args, "train")
-    assert list(map(tuple, table.to_numpy())) == CELLS
-    assert "semicolons between the columns" in capsys.readouterr().out
+    assert list(map(tuple, table[["text", "label"]].to_numpy())) == CELLS
+    assert table["Nr"].tolist() == ["7", "8"] and table.index.tolist() == [2, 3]
+    assert "separated by semicolons" in capsys.readouterr().out
 
 
 def test_a_tsv_that_excel_wrote_and_one_with_plain_quotes(tmp_path):
@@ -1002,9 +999,16 @@ def test_an_excel_file(tmp_path, monkeypatch):
     table = pd.DataFrame({"text": ["None", "ü"], "label": ["1", "0"]})
     path = str(tmp_path / "a.xlsx")
     table.to_excel(path, index=False)
-    assert bert.load_table(path, bert.ScriptArguments(), "train").equals(table.astype("string"))
+    found = bert.load_table(path, bert.ScriptArguments(), "train")
+    assert found.to_numpy().tolist() == table.to_numpy().tolist()
+    table.to_excel(tmp_path / "b.xlsx", index=False, header=False)
+    named = bert.ScriptArguments(column_names=["text", "label"])
+    assert bert.load_table(str(tmp_path / "b.xlsx"), named, "train")["text"].tolist() == [
+        "None",
+        "ü",
+    ]
     monkeypatch.setitem(sys.modules, "openpyxl", None)
-    with pytest.raises(bert.InputError, match=r"cannot read .*a\.xlsx.*openpyxl"):
+    with pytest.raises(ImportError, match="openpyxl"):
         bert.load_table(path, bert.ScriptArguments(), "train")
 
 
@@ -1028,7 +1032,7 @@ def test_blank_rows_are_left_out_where_that_is_asked_for(tmp_path, capsys):
     table = bert.load_table(path, bert.ScriptArguments(skip_blank_rows=True), "train")
     assert table["text"].tolist() == ["a", "c"]
     assert (
-        "column 'text' is empty in row 3 and column 'label' is empty in row 4"
+        "the text is blank in 1 rows: [3], the label is blank in 1 rows: [4]: left out"
         in capsys.readouterr().out
     )
 
@@ -1039,11 +1043,8 @@ def test_predictions_keep_the_other_columns_and_blank_texts_have_none(trained, t
     bert.main([*flags, "--test_file", write(tmp_path / "new.csv", rows)])
     options = {"sep": "\t", "dtype": str, "keep_default_na": False}
     table = pd.read_csv(tmp_path / "predictions.tsv", **options)
-    assert table["customer"].tolist() == ["0017", "18", "19"] and list(table)[:3] == [
-        "customer",
-        "note",
-        "text",
-    ]
+    assert table["customer"].tolist() == ["0017", "18", "19"]
+    assert list(table)[:4] == ["customer", "text", "note", "label"]
     assert table["label"].tolist() == ["positive", "", "negative"]
     assert table.loc[1, ["probability", "positive", "negative"]].tolist() == ["", "", ""]
     assert "1 rows have no text" in capsys.readouterr().out
@@ -1061,7 +1062,7 @@ def test_the_tokenizer_is_the_one_that_the_folder_names(tmp_path):
     BertForSequenceClassification(config).save_pretrained(tmp_path)
     tokenizer, _ = bert.pretrained(str(tmp_path), ["0", "1"])
     dataset = bert.TextClassificationDataset(["une belle soirée"], tokenizer)
-    assert tokenizer.convert_ids_to_tokens(dataset.input_ids[0]) == [
+    assert tokenizer.convert_ids_to_tokens(dataset.rows[0][0]) == [
         "<s>",
         "▁une",
         "▁belle",
@@ -1073,8 +1074,8 @@ def test_the_tokenizer_is_the_one_that_the_folder_names(tmp_path):
 
 def test_words_that_the_tokenizer_does_not_know_are_counted(tokenizer, capsys):
     tables = {"test": pd.DataFrame({"text": ["☃ ☃ ☃ film", "film"]})}
-    bert.build_datasets(tables, tokenizer, {}, 128)
-    assert "warning: test: 33% of the tokens are unknown to this model" in capsys.readouterr().out
+    bert.build_datasets(tables, tokenizer, BertConfig(), 128)
+    assert "warning: test: this model does not know 33% of the tokens" in capsys.readouterr().out
 
 
 # What the screen says
@@ -1097,9 +1098,9 @@ def test_the_next_command_works_as_printed(tmp_path, monkeypatch, capsys):
     write(tmp_path / "FILE.csv", "Der Text\nschöner Film\n", "cp1252")
     flags = ["--text_column", "Der Text", "--label_column", "Art", "--encoding", "cp1252"]
     bert.main(["--smoke", "--train_file", "a.csv", *flags, "--output_dir", "my model"])
-    command = shlex.split(
-        capsys.readouterr().out.rsplit("Next:\n", 1)[1].replace("FILE", "FILE.csv")
-    )
+    following = capsys.readouterr().out.rsplit("Next:\n", 1)[1].splitlines()
+    command = shlex.split(following[0].replace("FILE", "FILE.csv"))
+    assert following[1].startswith("A tiny model was tried")
     bert.main(command[2:])
     assert {path.name for path in tmp_path.iterdir()} == {"a.csv", "FILE.csv", "my model"}
     results = json.loads((tmp_path / "my model" / "all_results.json").read_text())
@@ -1123,3 +1124,75 @@ def test_own_rows_with_the_tiny_model_say_so(tmp_path, capsys):
     assert "A tiny model was tried: its quality tells nothing" in capsys.readouterr().out
     bert.main([*TINY, "--output_dir", str(tmp_path / "sample")])
     assert "tiny model was tried" not in capsys.readouterr().out
+
+
+# No traces
+
+
+def state_of_the_process():
+    """What a caller may have set, and would miss."""
+    return (
+        torch.nn.functional.dropout,
+        torch.get_num_threads(),
+        transformers.logging.get_verbosity(),
+        transformers.utils.logging.is_progress_bar_enabled(),
+        list(warnings.filters),
+        dict(os.environ),
+        sys.stdout,
+        csv.field_size_limit(),
+        os.umask(os.umask(0o22)),
+    )
+
+
+def test_a_training_leaves_no_traces(tokenizer, tmp_path):
+    """Of process, arguments, tokenizer and model; but for the weights, which it is for."""
+    model, before = tiny_model(tokenizer), state_of_the_process()
+    os.umask(before[-1])
+    rows = bert.TextClassificationDataset(TEXTS, tokenizer, labels=LABELS, max_seq_length=16)
+    options = {"report_to": "none", "use_cpu": True, "metric_for_best_model": "accuracy"}
+    options |= {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    args = TrainingArguments(str(tmp_path), num_train_epochs=1, **options)
+    arguments, words = args.to_dict(), copy.deepcopy(tokenizer.init_kwargs)
+    structure, config = str(model), model.config.to_dict()
+    attributes, attention = set(vars(model)), model.config._attn_implementation
+    datasets = {"train": rows, "validation": rows}
+    trainer = bert.build_trainer(model, tokenizer, args, datasets, class_weights="balanced")
+    with bert.faster_dropout(model):
+        bert.train(trainer)
+    bert.evaluate(trainer, rows, TEXTS)
+    bert.predict(trainer, rows)
+    assert args.to_dict() == arguments and tokenizer.init_kwargs == words
+    assert (str(model), model.config._attn_implementation) == (structure, attention)
+    found = model.config.to_dict()
+    ignored = ("architectures", "dtype", "transformers_version", "use_cache")  # of the library
+    assert {k: v for k, v in found.items() if k not in ignored} == {
+        k: v for k, v in config.items() if k not in ignored
+    }
+    new = set(vars(model)) - attributes
+    assert all(name.startswith("_") or name in ("hf_device_map",) for name in new), new
+    assert "save_pretrained" not in vars(model) and type(model) is BertForSequenceClassification
+    after = state_of_the_process()
+    os.umask(after[-1])
+    assert after == before
+
+
+def test_predictions_of_arguments_that_group_by_length_stand_in_file_order(tokenizer, tmp_path):
+    """With them the library would evaluate the rows in another order."""
+    options = {"report_to": "none", "use_cpu": True, "train_sampling_strategy": "group_by_length"}
+    args = TrainingArguments(str(tmp_path), per_device_eval_batch_size=1, **options)
+    model = tiny_model(tokenizer)
+    with torch.no_grad():
+        model.classifier.weight.mul_(100)
+    texts = [" ".join(TEXTS[: i % 4 + 1]) for i in range(12)]
+    rows = bert.TextClassificationDataset(texts, tokenizer)
+    trainer = bert.build_trainer(model, tokenizer, args, {"train": rows})
+    _, probabilities, _ = bert.predict(trainer, rows)
+    logits = model.eval()(**tokenizer(texts, padding=True, return_tensors="pt")).logits
+    np.testing.assert_allclose(probabilities, logits.softmax(-1).detach(), atol=1e-5)
+    assert args.train_sampling_strategy == "group_by_length"
+
+
+def test_a_text_may_be_long_when_the_program_reads_it(tmp_path):
+    rows = [("good " * 60_000, "1"), ("bad", "0")]
+    run_on(tmp_path, train=pd.DataFrame(rows, columns=["text", "label"]))
+    assert (tmp_path / "out" / "model.safetensors").exists()

@@ -116,18 +116,6 @@ def test_memory_for_a_batch_of_the_lstm(run_as_main, tmp_path, monkeypatch, capf
     assert capfd.readouterr().err.endswith(expected)
 
 
-@pytest.mark.parametrize("name", ["bert_finetune", "gpt2_finetune"])
-def test_more_processes_than_gpus(name, monkeypatch):
-    script = load_script(name)
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: False)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    message = "--nproc_per_node: 4 processes for 2 GPUs: start one for each, or give --use_cpu"
-    with pytest.raises(script.InputError, match=message):
-        script.parse_arguments(["--smoke"])
-    assert script.parse_arguments(["--smoke", "--do_train", "--use_cpu"])[-1].use_cpu
-
 
 @pytest.mark.parametrize("name", ["bert_finetune", "gpt2_finetune"])
 def test_a_loss_that_is_no_number_is_shown(name, tmp_path, monkeypatch):

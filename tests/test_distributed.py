@@ -57,9 +57,9 @@ def without_dropout(tmp_path_factory):
     bert, folder = load_script("bert_finetune"), tmp_path_factory.mktemp("inputs")
     for name, rows in bert.SAMPLE.items():
         pd.DataFrame(rows, columns=["text", "label"]).to_csv(folder / f"{name}.csv", index=False)
-    table = pd.DataFrame(bert.SAMPLE["train"], columns=["text", "label"])
     torch.manual_seed(0)
-    tokenizer, model = bert.tiny(table, max_seq_length=128)
+    texts = [text for text, _ in bert.SAMPLE["train"]]
+    tokenizer, model = bert.tiny(texts, ["negative", "positive"])
     model.config.hidden_dropout_prob = model.config.attention_probs_dropout_prob = 0.0
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")

@@ -206,28 +206,3 @@ def test_full_disk_ends_in_one_line_and_leaves_the_earlier_result(name, whole_ru
         assert last.startswith("error: ") and re.search(FULL_DISK, last), stderr
         assert "Traceback" not in stderr
         assert same(results(name, folder), expected)
-
-
-def kill_while_removing(checkpoint, monkeypatch):
-    """End the process at the moment at which it begins to remove this folder."""
-    remove = shutil.rmtree
-
-    def rmtree(folder, *arguments, **options):
-        if Path(folder) == checkpoint:
-            raise KeyboardInterrupt
-        remove(folder, *arguments, **options)
-
-    monkeypatch.setattr(shutil, "rmtree", rmtree)
-
-
-@pytest.mark.parametrize("name", ["bert_finetune", "gpt2_finetune"])
-def test_a_checkpoint_that_is_being_removed_is_no_checkpoint(name, tmp_path, monkeypatch):
-    script, checkpoint = load_script(name), tmp_path / "checkpoint-3"
-    checkpoint.mkdir()
-    (checkpoint / "trainer_state.json").write_text("{}\n")
-    assert script.complete_checkpoints(str(tmp_path)) == [str(checkpoint)]
-
-    kill_while_removing(checkpoint, monkeypatch)
-    with pytest.raises(KeyboardInterrupt):
-        script.report({"train_loss": 1.0}, str(tmp_path), "--next", str(tmp_path))
-    assert checkpoint.is_dir() and script.complete_checkpoints(str(tmp_path)) == []
