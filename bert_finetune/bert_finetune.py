@@ -508,7 +508,7 @@ def check_same_model(checkpoint: str, config: transformers.PreTrainedConfig) -> 
     """Raise InputError if a checkpoint has other classes or sizes: weights would get lost."""
     if not Path(checkpoint, "trainer_state.json").exists():
         raise InputError(f"--resume_from_checkpoint {checkpoint}: no complete checkpoint there")
-    saved = type(config).from_pretrained(checkpoint)
+    saved = type(config).from_json_file(Path(checkpoint, "config.json"))
     for name in ("id2label", "vocab_size", "hidden_size", "num_hidden_layers"):
         found, expected = getattr(saved, name), getattr(config, name)
         if found != expected:
@@ -696,7 +696,9 @@ def faster_dropout(model: PreTrainedModel) -> Iterator[None]:
     """Within, on a CPU, `fast_dropout` is PyTorch's: training takes three quarters of the time."""
     dropout, attention = torch.nn.functional.dropout, model.config._attn_implementation
     try:
-        if model.device.type == "cpu":
+        # Models without dropout would only lose their faster attention.
+        drops = any(module.p for module in model.modules() if isinstance(module, torch.nn.Dropout))
+        if drops and model.device.type == "cpu":
             torch.nn.functional.dropout = fast_dropout
             model.set_attn_implementation("eager")  # which calls it; PyTorch's own has another
         yield
@@ -793,7 +795,7 @@ def prepare(args: transformers.TrainingArguments, model: str) -> None:
         options = {"private": args.hub_private_repo, "exist_ok": True, "token": token}
         args.hub_model_id = create_repo(name, **options).repo_id
     args.hub_model_id = args.hub_model_id if args.push_to_hub else None
-    args.push_to_hub = False  # the trainer would upload no pictures: see `report`
+    args.push_to_hub = False  # the trainer would upload a binary and no pictures: see `report`
 
 
 def load_table(path: str, args: ScriptArguments, split: str) -> pd.DataFrame:
@@ -913,7 +915,7 @@ def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model
     try:
         return snapshot_download(name, repo_type=repo_type, **options)
     except (RuntimeError, ValueError, *HUB_ERRORS) as error:
-        reason = " ".join(str(unreachable or error).split())[:250]
+        reason = " ".join(str(unreachable or error).split())
         remedy = "try hf auth login, HF_HUB_DISABLE_XET=1, --smoke or a local folder"
         raise InputError(f"cannot download {name}: {reason}: {remedy}") from error
 

@@ -36,7 +36,6 @@ each thing. "Speed" has one faster way; flags, downloads and pictures come last,
 import argparse
 import codecs
 import csv
-import gc
 import json
 import os
 import re
@@ -443,12 +442,11 @@ def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model
     if repo_type == "model":
         options["ignore_patterns"] = "*/*"  # of sub-folders: other formats
     try:
-        folder = snapshot_download(name, repo_type=repo_type, **options)
+        return snapshot_download(name, repo_type=repo_type, **options)
     except (RuntimeError, ValueError, *HUB_ERRORS) as error:
+        reason = " ".join(str(unreachable or error).split())
         remedy = "try hf auth login, HF_HUB_DISABLE_XET=1, --smoke or a local folder"
-        raise InputError(f"cannot download {name}: {unreachable or error}: {remedy}") from error
-    gc.collect()  # closes the library's progress bars, or they are drawn over later lines
-    return folder
+        raise InputError(f"cannot download {name}: {reason}: {remedy}") from error
 
 
 @contextmanager

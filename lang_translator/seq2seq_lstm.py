@@ -180,7 +180,7 @@ IDS = tf.TensorSpec([None, None], tf.int32)
 def main(argv: list[str] | None = None) -> None:
     """Train, score and translate: all that there is something for, or what --do_... chooses."""
     args = parse_arguments(argv)
-    checkpoint = prepare(args)
+    checkpoint = prepare_run(args)
     train, validation, test, texts = load_splits(args)
     folder = checkpoint or args.model_name_or_path
     translator = load_translator(folder) if folder else new_translator(train, **args.model)
@@ -197,7 +197,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.do_predict:
         predict(translator, texts, test, args)
     if metrics:
-        report(metrics, test, args)
+        report_run(metrics, test, args)
 
 
 def load_splits(args: argparse.Namespace) -> tuple[Pairs, Pairs, Pairs, list[str]]:
@@ -835,7 +835,7 @@ def has_bf16() -> bool:
     return cpu.exists() and "_bf16" in cpu.read_text()
 
 
-def prepare(args: argparse.Namespace) -> str | None:
+def prepare_run(args: argparse.Namespace) -> str | None:
     """Set up this process: devices, seed, precision; return the checkpoint to continue, if any."""
     if args.do_train or args.do_eval:
         with whole_files(args.output_dir):
@@ -1034,7 +1034,7 @@ def save_results(metrics: dict[str, float], args: argparse.Namespace) -> None:
         (folder / results.name).write_text(text)
 
 
-def report(metrics: dict[str, float], pairs: Pairs, args: argparse.Namespace) -> None:
+def report_run(metrics: dict[str, float], pairs: Pairs, args: argparse.Namespace) -> None:
     """Print metrics, files and the next command, which translates the first source."""
     print(*(f"{name:>28} = {metrics[name]:.4g}" for name in sorted(metrics)), sep="\n")
     files = sorted(path for path in Path(args.output_dir).iterdir() if path.is_file())

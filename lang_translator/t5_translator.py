@@ -66,6 +66,7 @@ import transformers
 from accelerate import PartialState
 from huggingface_hub import HfApi, create_repo, snapshot_download, upload_folder
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.utils import enable_progress_bars
 from matplotlib.figure import Figure
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
@@ -705,6 +706,7 @@ def prepare(args: transformers.TrainingArguments, model: str) -> None:
     transformers.set_seed(args.seed)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()  # of loading and saving; the trainer has its own
+    enable_progress_bars()  # of downloads, which that silences, too
     warnings.filterwarnings("ignore", "Glyph")  # of pictures, whose font lacks most languages
     if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):  # of glibc
         ctypes.CDLL(None).mallopt(-4, 0)  # M_MMAP_MAX: freed memory stays, and need not be cleared
@@ -772,6 +774,8 @@ def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model
 
 def check_same_model(checkpoint: str, config: transformers.PreTrainedConfig) -> None:
     """Raise InputError if a checkpoint has other classes or sizes: weights would get lost."""
+    if not Path(checkpoint, "trainer_state.json").exists():
+        raise InputError(f"--resume_from_checkpoint {checkpoint}: no complete checkpoint there")
     saved = type(config).from_json_file(Path(checkpoint, "config.json"))
     for name in ("id2label", "vocab_size", "hidden_size", "num_hidden_layers"):
         found, expected = getattr(saved, name), getattr(config, name)

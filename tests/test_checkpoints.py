@@ -8,7 +8,6 @@ import pytest
 import torch
 import transformers
 from conftest import load_script
-from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from transformers import BertForPreTraining
 

@@ -116,7 +116,6 @@ def test_memory_for_a_batch_of_the_lstm(run_as_main, tmp_path, monkeypatch, capf
     assert capfd.readouterr().err.endswith(expected)
 
 
-
 @pytest.mark.parametrize("name", ["bert_finetune", "gpt2_finetune"])
 def test_a_loss_that_is_no_number_is_shown(name, tmp_path, monkeypatch):
     """The library's own default would put the mean of the earlier losses in its place."""
