@@ -445,8 +445,9 @@ def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model
     try:
         folder = snapshot_download(name, repo_type=repo_type, **options)
     except (RuntimeError, ValueError, *HUB_ERRORS) as error:
+        reason = " ".join(str(unreachable or error).split())
         remedy = "try hf auth login, HF_HUB_DISABLE_XET=1, --smoke or a local folder"
-        raise InputError(f"cannot download {name}: {unreachable or error}: {remedy}") from error
+        raise InputError(f"cannot download {name}: {reason}: {remedy}") from error
     gc.collect()  # closes the library's progress bars, or they are drawn over later lines
     return folder
 
