@@ -235,6 +235,25 @@ def test_a_step_reports_the_plain_loss_and_learns():
     assert means == sorted(means, reverse=True) and means[-1] < means[0] - 0.1
 
 
+def test_evaluation_means_the_plain_loss_over_all_tokens():
+    """Whatever the batches: not over their means, and not smoothed."""
+    keras.utils.set_random_seed(0)
+    pairs = lstm.SAMPLE_PAIRS
+    translator = lstm.new_translator(pairs, embedding_dim=8, hidden_size=8)
+    for variable in translator.model.trainable_variables:
+        variable.assign(variable * 4)
+    losses = []
+    for pair in pairs:
+        ids = [side.to_tensor().numpy()[0] for side in lstm.encode_pairs(translator, [pair], "")[1]]
+        for line, label in zip(
+            numpy_logits(translator.model, ids[0], ids[1][:-1]), ids[1][1:], strict=True
+        ):
+            losses.append(np.log(np.sum(np.exp(line))) - line[label])
+    found = lstm.evaluate(translator, pairs, batch_size=7)
+    assert found["test_loss"] == pytest.approx(np.mean(losses), abs=1e-4)
+    assert found["test_perplexity"] == pytest.approx(np.exp(np.mean(losses)), rel=1e-3)
+
+
 def test_batches_hold_every_pair_once_in_a_seeded_order_with_little_padding():
     rng = np.random.default_rng(0)
     lengths = rng.integers(3, 40, 3000)
