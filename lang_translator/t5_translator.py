@@ -806,7 +806,7 @@ def draw_training_curve(log_history: list[dict[str, float]]) -> Figure:
     axes = figure.subplots()
     for name in ("loss", "eval_loss"):
         points = {entry["epoch"]: entry[name] for entry in log_history if name in entry}
-        axes.plot(points.keys(), points.values(), label=name)
+        axes.plot(points.keys(), points.values(), ".-", label=name)
     axes.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
     axes.legend()
     return figure

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import os
 import re
 import shlex
@@ -10,12 +11,15 @@ import shutil
 import string
 import subprocess
 import sys
+import warnings
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import sacrebleu
 import torch
+import transformers
 from conftest import SCRIPTS, load_script
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -301,6 +305,44 @@ def test_translating_leaves_no_traces(folder, capfd, monkeypatch):
         assert model.training == training and torch.is_grad_enabled() == grad
         assert before == vars(model.generation_config) | {"threads": torch.get_num_threads()}
         assert torch.nn.functional.dropout is dropout
+
+
+def process_and(model, tokenizer, training_args):
+    """What a caller's process, model, tokenizer and arguments look like."""
+    umask = os.umask(0)
+    os.umask(umask)
+    # Without what the library itself changes.
+    attributes = sorted(vars(model).keys() - {"_is_accelerate_prepared"})
+    changed = ("architectures", "dtype", "use_cache")
+    config = {key: value for key, value in model.config.to_dict().items() if key not in changed}
+    return {
+        "arguments": training_args.to_dict(),
+        "model": [type(model), attributes, config, str(model)],
+        "methods": model.save_pretrained.__func__,
+        "tokenizer": [str(tokenizer), tokenizer.backend_tokenizer.to_str()],
+        "environment": dict(os.environ),
+        "filters": list(warnings.filters),
+        "logging": [transformers.logging.get_verbosity(), logging.getLogger().level],
+        "bars": transformers.logging.is_progress_bar_enabled(),
+        "torch": [torch.get_num_threads(), torch.nn.functional.dropout, torch.is_grad_enabled()],
+        "streams": [sys.stdout, sys.stderr],
+        "umask": umask,
+    }
+
+
+@pytest.mark.parametrize("validation", [{}, {"validation": t5.SAMPLE_PAIRS[:2]}])
+def test_training_leaves_no_traces(validation, tmp_path):
+    pairs = {"train": t5.SAMPLE_PAIRS[:4]} | validation
+    tokenizer, model = t5.tiny(pairs["train"], PROMPT)
+    options = {"max_steps": 2, "use_cpu": True, "label_smoothing_factor": 0.1}
+    training_args = t5.FineTuningArguments(str(tmp_path / "out"), **options)
+    before = process_and(model, tokenizer, training_args)
+    trainer = t5.build_trainer(model, tokenizer, training_args, pairs, PROMPT)
+    assert process_and(model, tokenizer, training_args) == before
+    assert t5.train(trainer)["train_loss"] > 0
+    t5.evaluate(pairs["train"], partial(t5.translate, model=model, tokenizer=tokenizer))
+    assert process_and(model, tokenizer, training_args) == before
+    assert (tmp_path / "out" / "model.safetensors").exists()
 
 
 def test_lines_of_a_file(tmp_path):
