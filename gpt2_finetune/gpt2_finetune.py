@@ -536,7 +536,8 @@ def longest_copy(texts: list[str], parts: Iterable[str]) -> tuple[str, int]:
     """Return the longest passage of the texts that stands in the joined parts, and its words.
 
     They are whole words; white space of any kind counts as one space. Where words stand without
-    spaces between them, as in Chinese, every character is a word. Memory: that of one part.
+    spaces between them, as in Chinese (so that the mean "word" has more than 15 characters), every
+    character is a word. Memory: that of one part.
     """
     words, space = [text.split() for text in texts], " "
     if sum(map(len, texts)) > 15 * sum(map(len, words)):
