@@ -20,23 +20,24 @@ python gpt2_finetune.py --smoke                                         # second
 python gpt2_finetune.py --train_file book.txt --prompt "It was a dark"  # plain text of any size
 python gpt2_finetune.py --do_predict --prompt "It was a" --model_name_or_path outputs/gpt2_finetune
 
-The text becomes one long stream of tokens, cut into blocks. Of every token of a block the model
-says how probable it is after those before it. So the labels are the block itself, one to the left:
+The text becomes one long stream of tokens, cut into blocks. Of each token of a block the model says
+how probable it is after those before it. So the labels are the block itself, one to the left; ten
+tokens of the built-in text, where <end> is the model's token for the end of a text:
 
-position      1          2       3      4      5     6     7       8       9  10
-input         The        light   house  keeper climbs ninety steps every   .  <|endoftext|>
-to predict    light      house   keeper climbs ninety steps  every .       <|endoftext|>
+position    1          2          3      4      5      6     7       8       9     10
+input       The        lighthouse keeper climbs ninety steps every   evening .     <end>
+to predict  lighthouse keeper     climbs ninety steps  every evening .       <end>
 
-The loss is the mean over the T tokens to predict, in nats: -1/T sum over t of
+The loss is the mean over the T tokens to predict, in nats: -1/T times the sum over t of
 log p(token t | tokens 1 to t-1). Its exponential is the perplexity. The shapes on the way:
 
-tokens        (tokens,)                     the whole text, integers in a file on the disk
-input_ids     (batch, block_size)           some blocks; the labels are the same
-logits        (batch, block_size, vocabulary)  of the token after each
-loss          ()
+tokens     (tokens,)                          the whole text: integers in a file on the disk
+input_ids  (batch, block_size)                some of its blocks, and the labels in the same shape
+logits     (batch, block_size, vocabulary)    after each token, of the next one
+loss       ()
 
 Read the recipe, `main`, then what it calls, in that order: model, data, training, writing. Below
-come "Speed", which changes no result's meaning, and "Plumbing", which is not about GPT-2.
+them stand "Speed", which changes no meaning of a result, and "Plumbing", which serves `main` alone.
 """
 
 import argparse
@@ -96,7 +97,7 @@ class ScriptArguments:
         default=None, help="Plain text of any size: files, or folders of .txt files."
     )
     validation_file: list[str] | None = HfArg(default=None, help="Text to evaluate on.")
-    encoding: str = HfArg(default="utf-8-sig", help="Of text files; many are in cp1252.")
+    encoding: str = HfArg(default="utf-8-sig", help="Of the files; many under Windows: cp1252.")
     text_column: str | None = HfArg(
         default=None, help="Files are CSV, JSON lines or Parquet: this column holds documents."
     )
@@ -421,11 +422,11 @@ def generate(
 ) -> list[str]:
     """Return continuations of a prompt, until the text ends or the model's context is full.
 
-    They have at most `max_new_tokens`, each drawn by lot, as `seed` decides, among all tokens or,
-    with `top_k` or `top_p`, among the likeliest (Holtzman et al. 2020,
-    https://arxiv.org/abs/1904.09751); `options` are those of the library's `generate`. With a
-    temperature of 0 there is one, the likeliest. Raises InputError for a prompt that is empty or
-    leaves no room, and for numbers that cannot be.
+    They have at most `max_new_tokens`, each drawn by lot, as `seed` decides, among the likeliest
+    that have the share `top_p` (Holtzman et al. 2020, https://arxiv.org/abs/1904.09751). `options`
+    are those of the library's `generate`, such as top_p, top_k and num_return_sequences. With a
+    temperature of 0 there is one text, of the likeliest tokens. Raises InputError for a prompt that
+    is empty or leaves no room, and for numbers that cannot be.
     """
     # (1, tokens)
     ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
@@ -435,7 +436,7 @@ def generate(
     sampling = {"do_sample": temperature != 0}
     if temperature != 0:
         # By itself the library would draw among the 50 likeliest tokens.
-        sampling |= {"temperature": temperature, "top_k": 0}
+        sampling |= {"temperature": temperature, "top_k": 0, "top_p": 0.95}
     options = sampling | options | {"max_new_tokens": min(max_new_tokens, limit - length)}
     training = model.training
     try:
@@ -536,7 +537,8 @@ def longest_copy(texts: list[str], parts: Iterable[str]) -> tuple[str, int]:
     """Return the longest passage of the texts that stands in the joined parts, and its words.
 
     They are whole words; white space of any kind counts as one space. Where words stand without
-    spaces between them, as in Chinese, every character is a word. Memory: that of one part.
+    spaces between them, as in Chinese (so that the mean "word" has more than 15 characters), every
+    character is a word. Memory: that of one part.
     """
     words, space = [text.split() for text in texts], " "
     if sum(map(len, texts)) > 15 * sum(map(len, words)):

@@ -1059,7 +1059,8 @@ def test_every_token_may_be_drawn_unless_top_k_says_otherwise(saved, tmp_path):
         output = model.generate(ids, **options, **sampling, pad_token_id=0)
         return ranks[output[:, -1]]
 
-    texts = gpt2.generate(model, tokenizer, "Our baker", 1, seed=0, num_return_sequences=400)
+    options = {"seed": 0, "num_return_sequences": 400, "top_p": 1.0}
+    texts = gpt2.generate(model, tokenizer, "Our baker", 1, **options)
     assert texts == tokenizer.batch_decode(
         ranks.argsort()[first_tokens(top_k=0)][:, None], skip_special_tokens=True
     )
