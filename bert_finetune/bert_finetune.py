@@ -617,8 +617,7 @@ def write_predictions(
     table = table.reset_index(drop=True)
     labels = table.pop("label") if "label" in table else pd.Series("", table.index)
     blank, scored = table["text"] == "", labels.isin(probabilities.columns)
-    print(f"test: {blank.sum():,} rows have no text, and so no prediction")
-    print(f"test: {scored.sum():,} rows have a label, and are scored")
+    print(f"test: {blank.sum():,} rows have no text: no prediction; {scored.sum():,} are scored")
     columns = pd.DataFrame({"label": predicted, "probability": probabilities.max(axis=1)})
     columns = pd.concat([columns, probabilities], axis=1).round(6)
     columns[blank] = None
