@@ -912,7 +912,7 @@ def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model
     try:
         return snapshot_download(name, repo_type=repo_type, **options)
     except (RuntimeError, ValueError, *HUB_ERRORS) as error:
-        reason = " ".join(str(unreachable or error).split())[:250]
+        reason = " ".join(str(unreachable or error.__cause__ or error).split())[:250]
         remedy = "try hf auth login, HF_HUB_DISABLE_XET=1, --smoke or a local folder"
         raise InputError(f"cannot download {name}: {reason}: {remedy}") from error
 
