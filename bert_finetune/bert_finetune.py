@@ -617,8 +617,7 @@ def write_predictions(
     table = table.reset_index(drop=True)
     labels = table.pop("label") if "label" in table else pd.Series("", table.index)
     blank, scored = table["text"] == "", labels.isin(probabilities.columns)
-    print(f"test: {blank.sum():,} rows have no text, and so no prediction")
-    print(f"test: {scored.sum():,} rows have a label, and are scored")
+    print(f"test: {blank.sum():,} rows have no text: no prediction; {scored.sum():,} are scored")
     columns = pd.DataFrame({"label": predicted, "probability": probabilities.max(axis=1)})
     columns = pd.concat([columns, probabilities], axis=1).round(6)
     columns[blank] = None
@@ -915,7 +914,11 @@ def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model
     try:
         return snapshot_download(name, repo_type=repo_type, **options)
     except (RuntimeError, ValueError, *HUB_ERRORS) as error:
+<<<<<<< HEAD
         reason = " ".join(str(unreachable or error).split())
+=======
+        reason = " ".join(str(unreachable or error.__cause__ or error).split())[:250]
+>>>>>>> 1a0499f4c6a86d003e677e90c96da30333c1db03
         remedy = "try hf auth login, HF_HUB_DISABLE_XET=1, --smoke or a local folder"
         raise InputError(f"cannot download {name}: {reason}: {remedy}") from error
 

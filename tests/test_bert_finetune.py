@@ -1047,7 +1047,7 @@ def test_predictions_keep_the_other_columns_and_blank_texts_have_none(trained, t
     assert list(table)[:4] == ["customer", "text", "note", "label"]
     assert table["label"].tolist() == ["positive", "", "negative"]
     assert table.loc[1, ["probability", "positive", "negative"]].tolist() == ["", "", ""]
-    assert "1 rows have no text" in capsys.readouterr().out
+    assert "1 rows have no text: no prediction; 0 are scored" in capsys.readouterr().out
 
 
 def test_the_tokenizer_is_the_one_that_the_folder_names(tmp_path):

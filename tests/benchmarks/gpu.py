@@ -121,16 +121,16 @@ def measure_bert(tiny: bool) -> None:
     table = bert.load_table(str(DATA / "sst2" / "train.tsv"), columns, "train")
     tables = {"train": table.head(300) if tiny else table}
     tokenizer = BertTokenizer.from_pretrained(minilm())
-    rows = bert.build_datasets(tables, tokenizer, {"0": 0, "1": 1}, 128)["train"]
+    labels = {"id2label": {0: "0", 1: "1"}, "label2id": {"0": 0, "1": 1}}
+    rows = bert.build_datasets(tables, tokenizer, BertConfig(**labels), 128)["train"]
     plain = []  # the same rows, not padded
-    for ids, types, label in zip(rows.input_ids, rows.token_type_ids, rows.labels, strict=True):
+    for (ids, types), label in zip(rows.rows, rows.labels, strict=True):
         row = {"input_ids": ids.tolist(), "token_type_ids": types.tolist(), "labels": int(label)}
         plain.append(row)
 
     def model():
         transformers.set_seed(0)
-        config = BertConfig(vocab_size=30522, **bert.TINY_SIZE if tiny else {})
-        bert.set_classes(config, ["0", "1"])
+        config = BertConfig(vocab_size=30522, **labels, **bert.TINY_SIZE if tiny else {})
         return BertForSequenceClassification(config)
 
     def ours(batch, *flags, multiple_of=None):
