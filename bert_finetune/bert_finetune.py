@@ -43,6 +43,7 @@ import codecs
 import copy
 import csv
 import ctypes
+import gc
 import io
 import json
 import os
@@ -912,15 +913,13 @@ def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model
     if repo_type == "model":
         options["ignore_patterns"] = "*/*"  # of sub-folders: other formats
     try:
-        return snapshot_download(name, repo_type=repo_type, **options)
+        folder = snapshot_download(name, repo_type=repo_type, **options)
     except (RuntimeError, ValueError, *HUB_ERRORS) as error:
-<<<<<<< HEAD
-        reason = " ".join(str(unreachable or error).split())
-=======
-        reason = " ".join(str(unreachable or error.__cause__ or error).split())[:250]
->>>>>>> 1a0499f4c6a86d003e677e90c96da30333c1db03
+        reason = " ".join(str(unreachable or error.__cause__ or error).split())
         remedy = "try hf auth login, HF_HUB_DISABLE_XET=1, --smoke or a local folder"
         raise InputError(f"cannot download {name}: {reason}: {remedy}") from error
+    gc.collect()  # closes the library's progress bars, or they are drawn over later lines
+    return folder
 
 
 @contextmanager

@@ -445,7 +445,7 @@ def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model
     try:
         folder = snapshot_download(name, repo_type=repo_type, **options)
     except (RuntimeError, ValueError, *HUB_ERRORS) as error:
-        reason = " ".join(str(unreachable or error).split())
+        reason = " ".join(str(unreachable or error.__cause__ or error).split())
         remedy = "try hf auth login, HF_HUB_DISABLE_XET=1, --smoke or a local folder"
         raise InputError(f"cannot download {name}: {reason}: {remedy}") from error
     gc.collect()  # closes the library's progress bars, or they are drawn over later lines
@@ -579,6 +579,8 @@ SAMPLE_PAIRS = {
 }
 
 if __name__ == "__main__":
+    # Or the hub's storage, out of reach, is tried again for minutes.
+    os.environ.setdefault("HF_XET_CLIENT_RETRY_BASE_DELAY", "300ms")
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.reconfigure(errors="replace")  # not every screen can show every character
     try:

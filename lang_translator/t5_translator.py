@@ -44,6 +44,7 @@ import argparse
 import codecs
 import csv
 import ctypes
+import gc
 import json
 import os
 import re
@@ -765,11 +766,13 @@ def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model
     if repo_type == "model":
         options["ignore_patterns"] = "*/*"  # of sub-folders: other formats
     try:
-        return snapshot_download(name, repo_type=repo_type, **options)
+        folder = snapshot_download(name, repo_type=repo_type, **options)
     except (RuntimeError, ValueError, *HUB_ERRORS) as error:
-        reason = " ".join(str(unreachable or error).split())
+        reason = " ".join(str(unreachable or error.__cause__ or error).split())
         remedy = "try hf auth login, HF_HUB_DISABLE_XET=1, --smoke or a local folder"
         raise InputError(f"cannot download {name}: {reason}: {remedy}") from error
+    gc.collect()  # closes the library's progress bars, or they are drawn over later lines
+    return folder
 
 
 def check_same_model(checkpoint: str, config: transformers.PreTrainedConfig) -> None:
