@@ -436,19 +436,22 @@ def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model
         return name
     unreachable = None
     try:
-        HfApi().repo_info(name, repo_type=repo_type, timeout=10)  # the call below has no limit
+        # The call below has no limit.
+        HfApi().repo_info(name, repo_type=repo_type, timeout=10)
     except (ImportError, ValueError, *HUB_ERRORS) as error:
         unreachable = error
     options = {"allow_patterns": files, "local_files_only": unreachable is not None}
     if repo_type == "model":
-        options["ignore_patterns"] = "*/*"  # of sub-folders: other formats
+        # Sub-folders hold other formats.
+        options["ignore_patterns"] = "*/*"
     try:
         folder = snapshot_download(name, repo_type=repo_type, **options)
     except (RuntimeError, ValueError, *HUB_ERRORS) as error:
         reason = " ".join(str(unreachable or error.__cause__ or error).split())
         remedy = "try hf auth login, HF_HUB_DISABLE_XET=1, --smoke or a local folder"
         raise InputError(f"cannot download {name}: {reason}: {remedy}") from error
-    gc.collect()  # closes the library's progress bars, or they are drawn over later lines
+    # Closes the library's progress bars, or they are drawn over later lines.
+    gc.collect()
     return folder
 
 
@@ -462,7 +465,8 @@ def whole_files(output_dir: str | Path) -> Iterator[Path]:
             umask = os.umask(0)
             os.umask(umask)
             for file in sorted(Path(folder).iterdir()):
-                file.chmod(0o666 & ~umask)  # safetensors hides its files from everybody else
+                # Safetensors hides its files from everybody else.
+                file.chmod(0o666 & ~umask)
                 os.replace(file, Path(output_dir, file.name))
     except OSError as error:
         raise InputError(f"cannot write {output_dir}: {error}") from error

@@ -459,7 +459,8 @@ def train(trainer: Trainer) -> dict[str, float]:
     """Train, from a checkpoint if asked to; save model, tokenizer and picture; return metrics."""
     args, model = trainer.args, trainer.model
     with whole_files(args.output_dir):
-        pass  # fails now if nothing can be written there
+        # Fails now if nothing can be written there.
+        pass
     if args.resume_from_checkpoint:
         check_same_model(args.resume_from_checkpoint, model.config)
     # Under the model's own names, not those of older checkpoints: the trainer loads no others.
@@ -468,7 +469,8 @@ def train(trainer: Trainer) -> dict[str, float]:
         metrics = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint).metrics
         with whole_files(args.output_dir) as folder:
             trainer.save_model(folder)
-            (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle, no part of the model
+            # a pickle, no part of the model
+            (folder / "training_args.bin").unlink(missing_ok=True)
             curve = draw_training_curve(trainer.state.log_history)
             curve.savefig(folder / "training_curve.png", dpi=120)
     finally:
@@ -569,7 +571,8 @@ def faster_dropout(model: PreTrainedModel) -> Iterator[None]:
         drops = any(module.p for module in model.modules() if isinstance(module, torch.nn.Dropout))
         if drops and model.device.type == "cpu":
             torch.nn.functional.dropout = fast_dropout
-            model.set_attn_implementation("eager")  # which calls it; PyTorch's own has another
+            # It calls that function; PyTorch's own attention does not.
+            model.set_attn_implementation("eager")
         yield
     finally:
         torch.nn.functional.dropout = dropout
@@ -585,9 +588,11 @@ def fast_dropout(
     """
     if not training or not 0 < p < 1:
         return torch.dropout(x, p, training)
-    bits = torch.empty(x.numel() // 4 + 1, dtype=torch.int64).random_(-(2**63), None)  # all 64
+    # Random in all 64 bits.
+    bits = torch.empty(x.numel() // 4 + 1, dtype=torch.int64).random_(-(2**63), None)
     bits = bits.view(torch.int16)[: x.numel()].view(x.shape)
-    keep = bits.ge_(round(p * 2**16) - 2**15)  # 1 or 0
+    # 1 or 0.
+    keep = bits.ge_(round(p * 2**16) - 2**15)
     return x * keep.to(x.dtype).mul_(1 / (1 - p))
 
 
@@ -657,13 +662,15 @@ def parse(argv: list[str] | None, *dataclasses: type) -> list:
     parser.set_defaults(**SMOKE if "--smoke" in argv else {})
     try:
         known, _ = parser.parse_known_args(argv)
-        if known.save_strategy != "best":  # evaluate whenever a checkpoint is saved
+        # Evaluate whenever a checkpoint is saved.
+        if known.save_strategy != "best":
             parser.set_defaults(eval_strategy=known.save_strategy, eval_steps=known.save_steps)
         *own, training_args = parser.parse_args_into_dataclasses(argv, look_for_args_file=False)
         codecs.lookup(known.encoding)
     except (argparse.ArgumentError, ImportError, LookupError, TypeError, ValueError) as error:
         raise InputError(f"{error}: see --help") from error
-    training_args.do_eval = known.do_eval  # the library sets it when it sees --eval_strategy
+    # The library sets it when it sees --eval_strategy.
+    training_args.do_eval = known.do_eval
     return [*own, training_args]
 
 
@@ -671,28 +678,38 @@ def prepare(args: transformers.TrainingArguments, model: str) -> None:
     """Set up this process, and the output folder: without a training it is the model's."""
     transformers.set_seed(args.seed)
     transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()  # of loading and saving; the trainer has its own
-    enable_progress_bars()  # of downloads, which that silences, too
-    warnings.filterwarnings("ignore", "Glyph")  # of pictures, whose font lacks most languages
-    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):  # of glibc
-        ctypes.CDLL(None).mallopt(-4, 0)  # M_MMAP_MAX: freed memory stays, and need not be cleared
-        ctypes.CDLL(None).mallopt(-1, -1)  # M_TRIM_THRESHOLD: none is given back
-    if args.process_index:  # of several processes only the first prints
+    # Bars of loading and saving; the trainer has its own.
+    transformers.logging.disable_progress_bar()
+    # Bars of downloads, which that silences, too.
+    enable_progress_bars()
+    # From pictures, whose font lacks most languages.
+    warnings.filterwarnings("ignore", "Glyph")
+    # Or glibc gives freed memory back, and the next tensor's is cleared again.
+    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
+        # M_MMAP_MAX: large tensors get no mapping of their own.
+        ctypes.CDLL(None).mallopt(-4, 0)
+        # M_TRIM_THRESHOLD: nothing is given back.
+        ctypes.CDLL(None).mallopt(-1, -1)
+    # Of several processes only the first prints.
+    if args.process_index:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
     print(f"Computing on {args.device} in {precision}", file=sys.stderr)
     if not args.do_train and os.path.isdir(model) and args.output_dir == type(args).output_dir:
         args.output_dir = model
     if args.resume_from_checkpoint == "last":
-        complete = Path(args.output_dir).glob("checkpoint-*/trainer_state.json")  # written last
+        # A complete checkpoint has this file, which is written last.
+        complete = Path(args.output_dir).glob("checkpoint-*/trainer_state.json")
         newest = max(complete, key=os.path.getmtime, default=None)
         args.resume_from_checkpoint = newest and str(newest.parent)
-    if args.push_to_hub:  # fails now without a network or a login
+    # Fails now without a network or a login.
+    if args.push_to_hub:
         name, token = args.hub_model_id or Path(args.output_dir).name, args.hub_token
         options = {"private": args.hub_private_repo, "exist_ok": True, "token": token}
         args.hub_model_id = create_repo(name, **options).repo_id
     args.hub_model_id = args.hub_model_id if args.push_to_hub else None
-    args.push_to_hub = False  # the trainer would upload a binary and no pictures: see `report`
+    # The trainer would upload a binary and no pictures: see `report`.
+    args.push_to_hub = False
 
 
 NO_TEXT = {".doc", ".docx", ".odt", ".pdf", ".tmx", ".xls", ".xlsx", ".zip"}
@@ -724,19 +741,22 @@ def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model
         return name
     unreachable = None
     try:
-        HfApi().repo_info(name, repo_type=repo_type, timeout=10)  # the call below has no limit
+        # The call below has no limit.
+        HfApi().repo_info(name, repo_type=repo_type, timeout=10)
     except (ImportError, ValueError, *HUB_ERRORS) as error:
         unreachable = error
     options = {"allow_patterns": files, "local_files_only": unreachable is not None}
     if repo_type == "model":
-        options["ignore_patterns"] = "*/*"  # of sub-folders: other formats
+        # Sub-folders hold other formats.
+        options["ignore_patterns"] = "*/*"
     try:
         folder = snapshot_download(name, repo_type=repo_type, **options)
     except (RuntimeError, ValueError, *HUB_ERRORS) as error:
         reason = " ".join(str(unreachable or error.__cause__ or error).split())
         remedy = "try hf auth login, HF_HUB_DISABLE_XET=1, --smoke or a local folder"
         raise InputError(f"cannot download {name}: {reason}: {remedy}") from error
-    gc.collect()  # closes the library's progress bars, or they are drawn over later lines
+    # Closes the library's progress bars, or they are drawn over later lines.
+    gc.collect()
     return folder
 
 
@@ -762,7 +782,8 @@ def whole_files(output_dir: str | Path) -> Iterator[Path]:
             umask = os.umask(0)
             os.umask(umask)
             for file in sorted(Path(folder).iterdir()):
-                file.chmod(0o666 & ~umask)  # safetensors hides its files from everybody else
+                # Safetensors hides its files from everybody else.
+                file.chmod(0o666 & ~umask)
                 os.replace(file, Path(output_dir, file.name))
     except OSError as error:
         raise InputError(f"cannot write {output_dir}: {error}") from error

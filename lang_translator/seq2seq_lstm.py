@@ -597,7 +597,8 @@ def choose_metrics(references: Sequence[str], lowercase: bool = False) -> dict[s
         tokenizer = "zh" if han > 20 * kana + others else "char"
         if 20 * kana > han + others and find_spec("MeCab") and find_spec("ipadic"):
             tokenizer = "ja-mecab"
-    elif words <= max(len(references), len(text) / 20):  # a word each, or very long ones
+    # A word each, or very long words.
+    elif words <= max(len(references), len(text) / 20):
         tokenizer = "char"
     return {"bleu": BLEU(lowercase, tokenize=tokenizer), "chrf": CHRF(lowercase=lowercase)}
 
@@ -627,7 +628,8 @@ def score(
     resamples = min(1000, 50_000_000 // len(references))
     systems = [("translations", translations)]
     _, results = PairedTest(systems, metrics, [references], "ar", resamples, resamples)()
-    _, *columns = results.values()  # the systems' names, then a column for each metric
+    # The systems' names, then a column for each metric.
+    _, *columns = results.values()
     scores = {}
     for name, (found,) in zip(metrics, columns, strict=True):
         scores |= {name: found.score, f"{name}_ci": float(found.ci)}
@@ -843,7 +845,7 @@ def prepare_run(args: argparse.Namespace) -> str | None:
             pass
     keras.utils.set_random_seed(args.seed)
     keras.config.set_dtype_policy("mixed_bfloat16" if args.bf16 else "float32")
-    # Of pictures, whose font lacks most languages.
+    # From pictures, whose font lacks most languages.
     warnings.filterwarnings("ignore", "Glyph")
     if args.resume_from_checkpoint != "last":
         return args.resume_from_checkpoint
@@ -865,7 +867,8 @@ def read_pairs(path: str, encoding: str = "utf-8-sig") -> list[tuple[str, str]]:
         rows = json_rows(lines)
     else:
         rows = [line.split("\t") for line in lines]
-    columns = max([2, *map(len, rows[:1])])  # Anki's files have more than two
+    # Anki's files have more than two.
+    columns = max([2, *map(len, rows[:1])])
     faulty = []
     for number, row in enumerate(rows, 1):
         if len(row) != columns or not row[0].strip() or not row[1].strip():
@@ -904,7 +907,8 @@ def json_rows(lines: list[str]) -> list[list[str]]:
                 record = record["translation"]
             keys = keys or list(record)[:2]
             rows.append([str.strip(record[key]) for key in keys])
-        except (AttributeError, KeyError, TypeError, ValueError):  # no such object
+        # It is no such object.
+        except (AttributeError, KeyError, TypeError, ValueError):
             rows.append([])
     return rows
 
@@ -973,7 +977,8 @@ def whole_files(output_dir: str | Path) -> Iterator[Path]:
             umask = os.umask(0)
             os.umask(umask)
             for file in sorted(Path(folder).iterdir()):
-                file.chmod(0o666 & ~umask)  # safetensors hides its files from everybody else
+                # Safetensors hides its files from everybody else.
+                file.chmod(0o666 & ~umask)
                 os.replace(file, Path(output_dir, file.name))
     except OSError as error:
         raise InputError(f"cannot write {output_dir}: {error}") from error

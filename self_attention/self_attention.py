@@ -474,7 +474,8 @@ def whole_files(output_dir: str | Path) -> Iterator[Path]:
             umask = os.umask(0)
             os.umask(umask)
             for file in sorted(Path(folder).iterdir()):
-                file.chmod(0o666 & ~umask)  # safetensors hides its files from everybody else
+                # Safetensors hides its files from everybody else.
+                file.chmod(0o666 & ~umask)
                 os.replace(file, Path(output_dir, file.name))
     except OSError as error:
         raise InputError(f"cannot write {output_dir}: {error}") from error
