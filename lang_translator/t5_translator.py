@@ -273,7 +273,7 @@ def build_trainer(
     train = pairs["train"]
     if "validation" not in pairs:
         training_args = replace(training_args, eval_strategy="no", load_best_model_at_end=False)
-        warn("without --validation_file scores are of training pairs")
+        warn("scores are of training pairs: no --validation_file")
     # For its warnings.
     tokenize([prompt + source for source, _ in train], tokenizer, "sources")
     tokenize([target for _, target in train], tokenizer, "targets")
@@ -419,8 +419,8 @@ def translate(
 ) -> list[str]:
     """Translate texts, each into one line; return them in the order of the texts.
 
-    A blank text stays blank. `generate` does the work, or unless `fast` is False `generate_faster`,
-    which returns the same; `search` are their arguments.
+    A blank text stays blank. `generate_faster` does the work, or with `fast=False` the plain
+    `generate`, which returns the same; `search` are their arguments.
     """
     prompt = build_prompt(source_lang, target_lang)
     numbers = [number for number, text in enumerate(texts) if text.strip()]
@@ -542,7 +542,7 @@ def greedy(
         tokens = logits[:, -1].max(-1, keepdim=True).indices
         output[numbers, step] = tokens[:, 0]
         left = (~torch.isin(tokens[:, 0], ends)).nonzero()[:, 0]
-        if len(left) == 0:
+        if not len(left):
             break
         if len(left) < len(numbers):
             cache.batch_select_indices(left)
@@ -643,8 +643,8 @@ class InputError(ValueError):
 
 def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, FineTuningArguments]:
     """Parse and check the command line; bad usage raises InputError."""
-    classes = (ScriptArguments, TranslationArguments, FineTuningArguments)
-    args, options, training_args = parse(argv, *classes)
+    kinds = (ScriptArguments, TranslationArguments, FineTuningArguments)
+    args, options, training_args = parse(argv, *kinds)
     if args.smoke:
         # So small a model gains nothing from more.
         torch.set_num_threads(1)
@@ -653,10 +653,10 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
         piped = sys.stdin and not sys.stdin.isatty()
         args.text, args.input_file = (None, "-") if piped else (SAMPLE_TEXTS, None)
     several, pipe = training_args.world_size > 1, args.input_file == "-"
-    numbers = [options.num_beams, options.max_new_tokens or 1, options.batch_tokens or 1]
+    lowest = min(options.num_beams, options.max_new_tokens or 1, options.batch_tokens or 1)
     mistakes = {
-        "--num_beams, --max_new_tokens and --batch_tokens are above 0": min(numbers) < 1,
-        "--train_file needs --do_train": args.train_file and not training,
+        "--num_beams, --max_new_tokens and --batch_tokens are above 0": lowest < 1,
+        "own pairs need --do_train": not training and (args.train_file or args.validation_file),
         "--text and --input_file exclude each other": args.text and args.input_file,
         "--reference_file needs --output_file": args.reference_file and not args.output_file,
         "several processes share a file, not a pipe": several and pipe,

@@ -118,7 +118,7 @@ def test_smoke_alone(run_alone, tmp_path, monkeypatch):
     ]
     metrics = json.loads((output / "all_results.json").read_text())
     assert metrics["bleu"] == pytest.approx(100) and metrics["chrf"] == pytest.approx(100)
-    assert "warning: without --validation_file scores are of training pairs" in done.stderr
+    assert "warning: scores are of training pairs: no --validation_file" in done.stderr
     assert "--model_name_or_path=outputs/t5_translator" in done.stdout
     # the saved folder translates in a new process, through a pipe
     piped = subprocess.run(
@@ -307,7 +307,7 @@ def test_translating_leaves_no_traces(folder, capfd, monkeypatch):
         assert torch.nn.functional.dropout is dropout
 
 
-def process_and(model, tokenizer, training_args):
+def surroundings(model, tokenizer, training_args):
     """What a caller's process, model, tokenizer and arguments look like."""
     umask = os.umask(0)
     os.umask(umask)
@@ -336,12 +336,12 @@ def test_training_leaves_no_traces(validation, tmp_path):
     tokenizer, model = t5.tiny(pairs["train"], PROMPT)
     options = {"max_steps": 2, "use_cpu": True, "label_smoothing_factor": 0.1}
     training_args = t5.FineTuningArguments(str(tmp_path / "out"), **options)
-    before = process_and(model, tokenizer, training_args)
+    before = surroundings(model, tokenizer, training_args)
     trainer = t5.build_trainer(model, tokenizer, training_args, pairs, PROMPT)
-    assert process_and(model, tokenizer, training_args) == before
+    assert surroundings(model, tokenizer, training_args) == before
     assert t5.train(trainer)["train_loss"] > 0
     t5.evaluate(pairs["train"], partial(t5.translate, model=model, tokenizer=tokenizer))
-    assert process_and(model, tokenizer, training_args) == before
+    assert surroundings(model, tokenizer, training_args) == before
     assert (tmp_path / "out" / "model.safetensors").exists()
 
 
