@@ -508,8 +508,6 @@ def test_another_type_of_model_is_refused(name, model, kind, as_user, hub):
     flags = ["--text", "a"] if name == "t5_translator" else []
     line = one_line(*as_user(name, *flags, "--model_name_or_path", model))
     assert model in line and re.search(rf"\b{kind}\b", line.replace(model, ""), re.IGNORECASE)
-    if name != "bert_finetune":  # which says it afterwards
-        assert bodies(hub, "safetensors|bin") == []
 
 
 @pytest.mark.parametrize("model", ["google-bert/bert-base-uncased", "FacebookAI/roberta-base"])

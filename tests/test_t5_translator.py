@@ -713,8 +713,12 @@ def test_loss_is_the_librarys_over_all_tokens(model, tokenizer, tmp_path, smooth
     trainer = t5.build_trainer(model, tokenizer, training_args, pairs, PROMPT)
     batch = trainer.data_collator(PAIRS_TO_LEARN).to(model.device)  # where the trainer has put it
     tokens = (batch["labels"] != -100).sum()
-    with torch.inference_mode():
-        expected = LabelSmoother(smoothing)(model(**batch), batch["labels"])
+    model.eval()  # no dropout
+    expected = LabelSmoother(smoothing)(model(**batch), batch["labels"])
+    found = trainer.compute_loss(model, dict(batch), num_items_in_batch=tokens)
+    assert found.item() == pytest.approx(expected.item(), abs=1e-5)
+    with torch.inference_mode():  # an evaluation measures what is not smoothed
+        expected = model(**batch).loss
         found = trainer.compute_loss(model, dict(batch), num_items_in_batch=tokens)
     assert found.item() == pytest.approx(expected.item(), abs=1e-5)
 
