@@ -66,7 +66,7 @@ import torch
 import transformers
 from accelerate import PartialState
 from huggingface_hub import HfApi, create_repo, snapshot_download, upload_folder
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils import enable_progress_bars
 from matplotlib.figure import Figure
 from sacrebleu.metrics import BLEU, CHRF
@@ -789,7 +789,9 @@ def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model
     try:
         folder = snapshot_download(name, repo_type=repo_type, **options)
     except (RuntimeError, ValueError, *HUB_ERRORS) as error:
-        reason = " ".join(str(unreachable or error.__cause__ or error).split())
+        # Why the hub did not give what the cache lacks.
+        cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else None
+        reason = " ".join(str(unreachable or cause or error).split())
         remedy = "try hf auth login, HF_HUB_DISABLE_XET=1, --smoke or a local folder"
         raise InputError(f"cannot download {name}: {reason}: {remedy}") from error
     # Closes the library's progress bars, or they are drawn over later lines.

@@ -263,7 +263,11 @@ def test_a_dead_process_ends_the_translation_and_a_resumed_run_finishes_it(file_
     ("name", "arguments", "message"),
     [
         ("t5_translator", ["--input_file", "-"], "several processes share a file, not a pipe"),
-        ("bert_finetune", ["--smoke", "--train_file", "missing.csv"], "cannot read missing.csv"),
+        (
+            "bert_finetune",
+            ["--smoke", "--train_file", "missing.csv"],
+            "No such file or directory: 'missing.csv'",
+        ),
     ],
 )
 def test_errors_stay_one_line_in_every_process(name, arguments, message, tmp_path):

@@ -177,13 +177,12 @@ def test_help_shows_the_commands_line_by_line_and_what_the_flags_are_for(name, c
     text = capsys.readouterr().out
     commands = [line for line in script.__doc__.splitlines() if line.startswith("python ")]
     assert commands and all(f"\n{line}\n" in text for line in commands)
-    assert "(default: " in text or "--seed SEED" not in text
     if "Trainer(" in SCRIPTS[name].read_text(encoding="utf-8"):
         assert "--help all" in text and "--learning_rate" not in text
         with pytest.raises(SystemExit):
             script.parse_arguments(["--help", "all"])
         text = capsys.readouterr().out
-        assert "--learning_rate" in text and "--text" in text + "--text"
+        assert "--learning_rate" in text
     assert "42" in text and "--seed" in text  # a default
 
 
