@@ -676,15 +676,8 @@ DOWNLOAD_BAR = re.compile(
 @every_download
 def test_a_download_shows_a_bar_with_the_name_of_the_file(name, first_runs):
     screen = first_runs[name].screen
-<<<<<<< HEAD
     bar = r"(Fetching \d+ files|Downloading bytes|model\.safetensors)\S*:[^\n]*?\|"
     assert re.search(bar, screen), screen
-=======
-    file = r"train-00000\S*\.parquet" if name == "glue_mrpc" else r"model\.safetensors"
-    file = "Downloading bytes" if name == "bert_finetune" else file
-    assert re.search(file + r"\S*:[^\n]*?(\d+%)?\|", screen), screen
-    assert name == "bert_finetune" or "Fetching" not in screen
->>>>>>> 5e16819060fac5583a8cd41ac21eff14283c4642
 
 
 def rows_of(screen: str) -> list[str]:
