@@ -177,7 +177,7 @@ def test_help_shows_the_commands_line_by_line_and_what_the_flags_are_for(name, c
     text = capsys.readouterr().out
     commands = [line for line in script.__doc__.splitlines() if line.startswith("python ")]
     assert commands and all(f"\n{line}\n" in text for line in commands)
-    if "Trainer(" in SCRIPTS[name].read_text(encoding="utf-8"):
+    if name in ("bert_finetune", "gpt2_finetune", "t5_translator"):
         assert "--help all" in text and "--learning_rate" not in text
         with pytest.raises(SystemExit):
             script.parse_arguments(["--help", "all"])
