@@ -70,7 +70,7 @@ COLUMNS = ["sentence1", "sentence2", "label"]
 SPLITS = {"train": "train", "dev": "validation", "validation": "validation", "test": "test"}
 FILES = ["{}.tsv", "msr_paraphrase_{}.txt", "{}*.parquet"]  # of GLUE, the original corpus, the hub
 LABELS = {"1": 1, "1.0": 1, "True": 1, "0": 0, "0.0": 0, "False": 0, "-1": -1, "-1.0": -1}
-NO_LABELS = {"": -1, "None": -1, "nan": -1}  # in test files
+NO_LABELS = {"": -1, "None": -1, "nan": -1, "<NA>": -1}  # in test files
 TENSORS_FILE = "glue_mrpc_labled_tensor.pt"  # spelled so
 
 

@@ -430,6 +430,13 @@ def test_parquet_files_of_the_hub(script, vocabulary_folder, tmp_path, monkeypat
     check_rows(saved["test"], [("the mat", "able")], [-1], vocabulary)
 
 
+def test_a_column_of_labels_that_pandas_has_left_empty(script, tmp_path):
+    labels = pd.array([None, None], dtype="Int64")
+    table = pd.DataFrame({"sentence1": ["a", "b"], "sentence2": ["c", "d"], "label": labels})
+    table.to_parquet(tmp_path / "test.parquet")
+    assert list(script.load_splits(str(tmp_path))["test"]["label"]) == [-1, -1]
+
+
 def test_labels_of_parquet_files(script, tmp_path):
     """A column with gaps comes as numbers with a point; in a test file a gap means not labelled."""
     two = {"sentence1": ["a", "b"], "sentence2": ["c", "d"]}
