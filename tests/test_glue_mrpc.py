@@ -13,6 +13,7 @@ import warnings
 from pathlib import Path
 
 import datasets
+import pandas as pd
 import pytest
 import torch
 import transformers
