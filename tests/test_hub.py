@@ -715,15 +715,6 @@ def test_no_bar_is_drawn_over_results(name, first_runs):
     assert not any("%|" in row and DOWNLOAD_BAR.search(row) and " = " in row for row in rows)
 
 
-@pytest.mark.slow
-def test_cached_files_show_no_bar(first_runs, serving, tmp_path):
-    serving.be_well()
-    env = environment(serving.url, first_runs["glue_mrpc"].home)
-    status, screen = run_on_screen("glue_mrpc", cwd=tmp_path, env=env)
-    assert status == 0, screen
-    assert not DOWNLOAD_BAR.search(screen), screen
-
-
 def test_a_file_gets_no_bars(as_user, hub):
     """Where nobody looks on, as in a log file, there is no line per step of a download."""
     status, _, errors = as_user("t5_translator", "--text", "a dog")
