@@ -595,7 +595,7 @@ def test_interrupted_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
     whole, cut = (
         json.loads((tmp_path / name / "all_results.json").read_text()) for name in ("whole", "cut")
     )
-    assert {**whole, "train_runtime": 0} == {**cut, "train_runtime": 0} and whole["epoch"] == 3
+    assert whole == cut and whole["epoch"] == 3
 
 
 def test_best_epoch_is_kept_and_training_stops_after_the_patience(tmp_path, monkeypatch):
