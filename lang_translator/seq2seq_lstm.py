@@ -67,9 +67,9 @@ The flags; --no-... switches off:
     learning_rate             step size of Adam
     label_smoothing_factor    probability that is spread over all tokens
     seed                      decides weights, order and dropout
-    smoke                     train a tiny model: no download, seconds
-    do_train                  train; without any do_...: train, score and translate
-    do_eval                   score the test pairs
+    smoke                     train a tiny model, in seconds; on the built-in pairs it always is
+    do_train                  train; without any do_...: all that there is something for
+    do_eval                   score the test pairs, and show twenty
     do_predict                translate
     model_name_or_path        folder of a trained model, which keeps its own sizes
     train_file                TSV, CSV or JSON lines of pairs; without it the built-in ones
@@ -96,12 +96,11 @@ import shlex
 import shutil
 import sys
 import tempfile
-import time
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -118,7 +117,6 @@ from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 from tokenizers import (
     Encoding,
-    Regex,
     Tokenizer,
     decoders,
     models,
@@ -139,33 +137,17 @@ MODEL = {
     "keep_case": False,
     "max_seq_length": 100,
 }
-# How it is trained.
-RECIPE = {
-    "num_train_epochs": 12,
-    "early_stopping_patience": 4,
-    "batch_size": 64,
-    "learning_rate": 1e-3,
-    "label_smoothing_factor": 0.1,
-    "seed": 42,
-}
-# What is done, and on which files.
+# What is done, and on which files: paths have no default.
 RUN = {
     "smoke": False,
     "do_train": False,
     "do_eval": False,
     "do_predict": False,
-    "model_name_or_path": None,
-    "train_file": None,
-    "validation_file": None,
-    "test_file": None,
     "encoding": "utf-8-sig",
     "max_train_samples": 10**9,
     "num_beams": 1,
     "text": [],
-    "input_file": None,
-    "output_file": None,
     "output_dir": "outputs/seq2seq_lstm",
-    "resume_from_checkpoint": None,
     "bf16": False,
 }
 PAD, UNK, SOS, EOS = range(4)
@@ -175,6 +157,18 @@ MODEL_FILE, VOCABULARY_FILE = "model.keras", "vocabulary.json"
 Pairs = list[tuple[str, str]]
 # A padded batch of token ids: (batch, length).
 IDS = tf.TensorSpec([None, None], tf.int32)
+
+
+@dataclass
+class Recipe:
+    """How it is trained."""
+
+    num_train_epochs: int = 12
+    early_stopping_patience: int = 4
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    label_smoothing_factor: float = 0.1
+    seed: int = 42
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -193,15 +187,16 @@ def main(argv: list[str] | None = None) -> None:
     if args.do_eval:
         metrics |= evaluate(translator, test, "test", args.batch_size)
     if metrics:
-        save_results(metrics, args)
+        report_run(metrics, test[0][0], args)
     if args.do_predict:
-        predict(translator, texts, test, args)
-    if metrics:
-        report_run(metrics, test, args)
+        predict(translator, texts, args)
 
 
 def load_splits(args: argparse.Namespace) -> tuple[Pairs, Pairs, Pairs, list[str]]:
-    """Return pairs to train on, to validate with and to test, and texts to translate."""
+    """Return pairs to train on, to validate with and to test, and texts to translate.
+
+    Without texts these are the sources of the test.
+    """
     train, texts = SAMPLE_PAIRS, list(args.text)
     if args.train_file:
         train = read_pairs(args.train_file, args.encoding)[: args.max_train_samples]
@@ -219,6 +214,8 @@ def load_splits(args: argparse.Namespace) -> tuple[Pairs, Pairs, Pairs, list[str
     test = read_pairs(args.test_file, args.encoding) if args.test_file else validation
     if args.input_file:
         texts += read_lines(args.input_file, args.encoding)
+    elif not texts:
+        texts = [source for source, _ in test]
     return train, validation, test, texts
 
 
@@ -228,13 +225,13 @@ def hold_out(pairs: Pairs) -> tuple[Pairs, Pairs]:
     A source that stands in several pairs is on one side alone, whatever its capitals and spaces:
     one that the model has learnt tells nothing.
     """
-    sources = [" ".join(source.lower().split()) for source, _ in pairs]
-    held_out = set(list(dict.fromkeys(sources))[::20])
-    train, validation = [], []
-    for source, pair in zip(sources, pairs, strict=True):
-        side = validation if source in held_out else train
-        side.append(pair)
-    return train, validation
+
+    def source(pair):
+        return " ".join(pair[0].lower().split())
+
+    held_out = set(list(dict.fromkeys(map(source, pairs)))[::20])
+    train = [pair for pair in pairs if source(pair) not in held_out]
+    return train, [pair for pair in pairs if source(pair) in held_out]
 
 
 @dataclass
@@ -249,7 +246,7 @@ class Translator:
     source_tokenizer: Tokenizer
     target_tokenizer: Tokenizer
     settings: dict
-    history: list[dict] = field(default_factory=list)
+    history: list[dict]
     search: Callable | None = None
 
 
@@ -270,17 +267,16 @@ def load_translator(folder: str | Path) -> Translator:
     return Translator(model, *tokenizers, settings, history)
 
 
-def new_translator(
-    pairs: Pairs, vocab_size: int = 6000, max_seq_length: int = 100, keep_case: bool = False, **size
-) -> Translator:
+def new_translator(pairs: Pairs, **options) -> Translator:
     """Learn both vocabularies from the training pairs and build a model with random weights.
 
-    `size`: attention, embedding_dim, hidden_size and dropout, as of `build_model`.
+    `options`: what shall be otherwise than in MODEL.
     """
-    options = (vocab_size, max_seq_length, keep_case)
-    source, target = [train_tokenizer(texts, *options) for texts in zip(*pairs, strict=True)]
-    settings = {"sizes": [source.get_vocab_size(), target.get_vocab_size()], **size}
-    return Translator(build_model(**settings), source, target, settings)
+    settings = MODEL | options
+    words = [settings.pop(name) for name in ("vocab_size", "max_seq_length", "keep_case")]
+    source, target = [train_tokenizer(texts, *words) for texts in zip(*pairs, strict=True)]
+    settings["sizes"] = [source.get_vocab_size(), target.get_vocab_size()]
+    return Translator(build_model(**settings), source, target, settings, [])
 
 
 def train_tokenizer(
@@ -294,9 +290,8 @@ def train_tokenizer(
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     steps = [normalizers.NFC()] if keep_case else [normalizers.NFC(), normalizers.Lowercase()]
     tokenizer.normalizer = normalizers.Sequence(steps)
-    spaces = pre_tokenizers.Metaspace(split=False)
-    words = pre_tokenizers.Split(Regex(r"▁?(\w+|[^\w▁])"), "isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([spaces, words])
+    steps = [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
     tokenizer.decoder = decoders.Metaspace()
     options = {"special_tokens": SPECIAL_TOKENS, "show_progress": False}
     # No line ends, which it might write.
@@ -310,11 +305,7 @@ def train_tokenizer(
 
 
 def build_model(
-    sizes: list[int],
-    embedding_dim: int = 256,
-    hidden_size: int = 512,
-    dropout: float = 0.4,
-    attention: bool = False,
+    sizes: list[int], embedding_dim: int, hidden_size: int, dropout: float, attention: bool
 ) -> keras.Model:
     """Build a model: source and target ids, int32 (batch, length), to logits.
 
@@ -333,6 +324,7 @@ def build_model(
         # Each direction has half of the units.
         lstm = layers.LSTM(hidden_size // 2, return_sequences=True, return_state=True)
         memory, *states = layers.Bidirectional(lstm)(words, mask=mask)
+        # Keras warns of a memory that carries its mask along.
         memory = keras.ops.where(keras.ops.expand_dims(mask, -1), memory, 0)
         h, c = layers.Concatenate()(states[::2]), layers.Concatenate()(states[1::2])
         encoded = [h, c, memory, mask]
@@ -401,26 +393,21 @@ def fit(
     train_pairs: Pairs,
     validation_pairs: Pairs,
     output_dir: str,
-    checkpoint: str | None = None,
-    *,
-    num_train_epochs: int = 12,
-    early_stopping_patience: int = 4,
-    batch_size: int = 64,
-    learning_rate: float = 1e-3,
-    label_smoothing_factor: float = 0.1,
-    seed: int = 42,
+    checkpoint: str | Path | None = None,
+    **options,
 ) -> dict[str, float]:
     """Train until the validation BLEU stops rising; keep the best epoch, also in `output_dir`.
 
     Returns its metrics, and changes `translator`. `checkpoint`: a folder in `output_dir` that
     `translator` was loaded from; such a run ends with the weights of one that was never
-    interrupted. Raises InputError.
+    interrupted. `options`: what shall be otherwise than in `Recipe`. Raises InputError.
     """
-    start = time.perf_counter()
+    recipe = Recipe(**options)
     _, data = encode_pairs(translator, train_pairs, "training")
     validation_pairs, _ = encode_pairs(translator, validation_pairs, "validation")
     # A second model learns. The translator's gets the average of its weights: it translates better.
-    learner = build_learner(translator, learning_rate, len(train_pairs) / batch_size)
+    epoch_steps = len(train_pairs) / recipe.batch_size
+    learner = build_learner(translator, recipe.learning_rate, epoch_steps)
     averaged = translator.model.trainable_variables
     if checkpoint:
         # With the optimizer's state.
@@ -428,13 +415,14 @@ def fit(
     else:
         translator.history = []
     history = translator.history
-    step = compile_step(learner, label_smoothing_factor)
-    while len(history) < min(num_train_epochs, best_epoch(history) + early_stopping_patience):
-        rng = np.random.default_rng([seed, len(history)])
-        loss = train_epoch(learner, step, make_batches(data, batch_size, rng), rng)
+    step = compile_step(learner, recipe.label_smoothing_factor)
+    patience = recipe.early_stopping_patience
+    while len(history) < min(recipe.num_train_epochs, best_epoch(history) + patience):
+        rng = np.random.default_rng([recipe.seed, len(history)])
+        loss = train_epoch(learner, step, make_batches(data, recipe.batch_size, rng), rng)
         learner.optimizer.finalize_variable_values(averaged)
         record = {"epoch": len(history) + 1, "train_loss": loss}
-        record |= evaluate(translator, validation_pairs, "eval", batch_size)
+        record |= evaluate(translator, validation_pairs, "eval", recipe.batch_size)
         history.append(record)
         save_checkpoint(translator, learner, output_dir)
         print(", ".join(f"{name} {value:.4g}" for name, value in record.items()))
@@ -442,8 +430,9 @@ def fit(
     learner.load_weights(checkpoint_folder(output_dir, best) / MODEL_FILE)
     learner.optimizer.finalize_variable_values(averaged)
     save_translator(translator, output_dir)
-    save_figure(draw_training_curve(history), output_dir, "training_curve.png")
-    return history[best - 1] | {"train_runtime": time.perf_counter() - start}
+    draw_training_curve(history, output_dir)
+    draw_alignment(translator, validation_pairs[0][0], output_dir)
+    return history[best - 1]
 
 
 def build_learner(translator: Translator, learning_rate: float, epoch_steps: float) -> keras.Model:
@@ -505,13 +494,9 @@ def cross_entropy(
     real = labels != PAD
     # The projection is the largest product of all: padding does not enter it.
     labels, logits = labels[real], tf.cast(projection(output[real]), tf.float32)
-    classes = logits.shape[-1]
-    rest = smoothing / classes
-    wanted = tf.one_hot(labels, classes, 1 - smoothing + rest, rest)
-    smoothed = tf.nn.softmax_cross_entropy_with_logits(wanted, logits)
-    # -log p of two tokens differs as their logits do.
-    right = tf.gather(logits, labels, batch_dims=1)
-    return smoothed - smoothing * (right - tf.reduce_mean(logits, axis=1)), smoothed
+    log_p = tf.nn.log_softmax(logits)
+    plain = -tf.gather(log_p, labels, batch_dims=1)
+    return plain, (1 - smoothing) * plain - smoothing * tf.reduce_mean(log_p, axis=1)
 
 
 def make_batches(
@@ -540,8 +525,8 @@ def make_batches(
 
 def best_epoch(history: list[dict]) -> int:
     """Return the epoch of the highest BLEU, of equals that of the lowest loss; at first 0."""
-    ranks = [(record["eval_bleu"], -record["eval_loss"]) for record in history]
-    return ranks.index(max(ranks)) + 1 if ranks else 0
+    best = max(history, key=lambda record: (record["eval_bleu"], -record["eval_loss"]), default={})
+    return best.get("epoch", 0)
 
 
 def save_translator(
@@ -572,7 +557,7 @@ def evaluate(
     sources, targets = zip(*pairs, strict=True)
     translations = translate(translator, sources, batch_size)
     examples = dict(zip(sources, translations, strict=True))
-    for pair in list(examples.items())[:3]:
+    for pair in list(examples.items())[: 20 if prefix == "test" else 3]:
         print(" ", " -> ".join(pair))
     different, found = len(examples), len(set(translations))
     if different >= 20 and found <= different / 10:
@@ -687,23 +672,25 @@ def parts(model: keras.Model) -> list[layers.Layer]:
     return [model.get_layer(name) for name in ("encoder", "decoder", "projection")]
 
 
-def draw_alignment(translator: Translator, text: str) -> Figure:
+def draw_alignment(translator: Translator, text: str, output_dir: str) -> None:
     """Draw where the decoder looks in the source while it writes each token of its translation.
 
-    Of a text that is longer than `max_seq_length` it is the first piece.
+    Of a text that is longer than `max_seq_length` it is the first piece. Without attention there is
+    nothing to draw.
     """
+    if not translator.settings["attention"]:
+        return
     encoder, decoder, _ = parts(translator.model)
     [source] = encode(translator.source_tokenizer, [text])
     [target] = encode(translator.target_tokenizer, translate(translator, [text]))
     given = [*encoder(tf.constant([source.ids])), tf.constant([target.ids[:-1]])]
     # (target length - 1, source length)
     weights = tf.cast(decoder(given)[3][0], tf.float32)
-    figure = Figure(figsize=(6, 5), layout="constrained")
-    axes = figure.subplots()
+    axes = Figure(layout="constrained").subplots()
     axes.imshow(weights, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(source)), source.tokens, rotation=60, ha="right")
     axes.set_yticks(range(len(target) - 1), target.tokens[1:])
-    return figure
+    save_figure(axes.figure, output_dir, "alignment.png")
 
 
 # Speed: the same, faster --------------------------------------------------------------------------
@@ -725,7 +712,7 @@ def compile_search(model: keras.Model, num_beams: int = 1) -> Callable:
     classes = model.output.shape[-1]
     # <pad>, <unk> and <sos> are never written; after <eos> comes padding, at no cost.
     never = tf.where(tf.range(classes) < EOS, -1e9, 0.0)
-    only_padding = tf.where(tf.range(classes) == PAD, 0.0, -1e9)
+    only_padding = tf.one_hot(PAD, classes, 0.0, -1e9)
 
     @tf.function(input_signature=[IDS])
     def search(source):
@@ -745,8 +732,7 @@ def compile_search(model: keras.Model, num_beams: int = 1) -> Callable:
             output, h, c = decoder([h, c, *seen, tokens[:, -1:]])[:3]
             # (batch * beams, classes)
             logits = tf.cast(projection(output[:, 0]), tf.float32)
-            gains = tf.nn.log_softmax(logits + never)
-            gains = tf.where(finished[:, None], only_padding, gains)
+            gains = tf.where(finished[:, None], only_padding, tf.nn.log_softmax(logits + never))
             totals = tf.reshape(scores, [-1, 1]) + gains
             scores, chosen = tf.math.top_k(tf.reshape(totals, [batch, -1]), num_beams)
             # The beam that each continues, and by which token.
@@ -754,11 +740,10 @@ def compile_search(model: keras.Model, num_beams: int = 1) -> Callable:
             token = tf.reshape(chosen % classes, [-1])
             h, c = tf.gather(h, parent), tf.gather(c, parent)
             tokens = tf.concat([tf.gather(tokens, parent), token[:, None]], axis=1)
-            finished = tf.gather(finished, parent) | (token == EOS) | (tf.shape(tokens)[1] > limit)
-        lengths = tf.math.count_nonzero(tokens[:, 1:], axis=1, dtype=tf.float32)
-        mean = scores / tf.reshape(lengths, [batch, num_beams])
-        best = tf.argmax(mean, axis=1, output_type=tf.int32)
-        return tf.gather(tokens, first[:, 0] + best)[:, 1:]
+            finished = (token == EOS) | (token == PAD) | (tf.shape(tokens)[1] > limit)
+        tokens = tf.reshape(tokens[:, 1:], [batch, num_beams, -1])
+        lengths = tf.math.count_nonzero(tokens, axis=2, dtype=tf.float32)
+        return tf.gather(tokens, tf.argmax(scores / lengths, axis=1), batch_dims=1)
 
     return search
 
@@ -775,42 +760,33 @@ def refuse(message: str) -> None:
     raise InputError(f"{message}: see --help")
 
 
-# The least number, and what it must stay below. Of the others it is 1.
-LIMITS = {
-    "dropout": (0, 1),
-    "label_smoothing_factor": (0, 1),
-    "learning_rate": (1e-9, 1e9),
-    "seed": (0, 2**32),
-}
-
-
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse and check the command line; bad usage raises InputError."""
     about, _, flags = __doc__.partition("The flags")
-    texts = dict(re.findall(r"    (\w+) +(.*)", flags))
+    defaults = MODEL | vars(Recipe()) | RUN
     style = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
     parser = argparse.ArgumentParser(description=about, **style)
     parser.error = refuse
-    for name, default in (MODEL | RECIPE | RUN).items():
-        how = {"type": str if default is None else type(default)}
+    for name, text in re.findall(r"    (\w+) +(.*)", flags):
+        default = defaults.get(name, "")
+        how = {"type": type(default)}
         if default is False:
             how = {"action": argparse.BooleanOptionalAction}
         elif default == []:
             how = {"nargs": "+"}
-        parser.add_argument(
-            f"--{name}", default=default, help=f"{texts[name]} [%(default)s]", **how
-        )
+        parser.add_argument(f"--{name}", default=default, help=f"{text} [%(default)s]", **how)
     parser.set_defaults(bf16=has_bf16())
     args = parser.parse_args(argv)
-    if args.smoke:
+    if args.smoke or not (args.train_file or args.model_name_or_path):
         parser.set_defaults(**SMOKE)
-    elif not (args.train_file or args.model_name_or_path):
-        parser.set_defaults(**SAMPLE_RECIPE)
     args = parser.parse_args(argv)
     for name, value in vars(args).items():
-        least, limit = LIMITS.get(name, (1, 1e10))
+        # Rates are shares of one; all else is counted.
+        least, limit = (0, 1) if type(value) is float else (1, 2**32)
+        if name == "seed":
+            least = 0
         if type(value) in (int, float) and not least <= value < limit:
-            raise InputError(f"--{name} {value}: give {least} or more, and less than {limit:g}")
+            raise InputError(f"--{name} {value}: give {least} or more, and less than {limit}")
     try:
         codecs.lookup(args.encoding)
     except LookupError as error:
@@ -818,14 +794,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     if not (args.do_train or args.do_eval or args.do_predict):
         args.do_train = not args.model_name_or_path
         args.do_eval = args.do_train or bool(args.test_file)
-        args.do_predict = True
+        own = args.text or args.input_file or args.output_file
+        args.do_predict = bool(own) or not args.do_eval
     if not (args.do_train or args.model_name_or_path):
         raise InputError("no model: add --do_train, or name one with --model_name_or_path")
     if not args.do_train and args.output_dir == parser.get_default("output_dir"):
         # What is made of a model goes to its folder.
         args.output_dir = args.model_name_or_path
     args.model = {name: getattr(args, name) for name in MODEL}
-    args.recipe = {name: getattr(args, name) for name in RECIPE}
+    args.recipe = {name: getattr(args, name) for name in vars(Recipe())}
     return args
 
 
@@ -837,7 +814,7 @@ def has_bf16() -> bool:
     return cpu.exists() and "_bf16" in cpu.read_text()
 
 
-def prepare_run(args: argparse.Namespace) -> str | None:
+def prepare_run(args: argparse.Namespace) -> str | Path | None:
     """Set up this process: devices, seed, precision; return the checkpoint to continue, if any."""
     if args.do_train or args.do_eval:
         with whole_files(args.output_dir):
@@ -850,8 +827,7 @@ def prepare_run(args: argparse.Namespace) -> str | None:
     if args.resume_from_checkpoint != "last":
         return args.resume_from_checkpoint
     complete = Path(args.output_dir).glob(f"checkpoint-*/{VOCABULARY_FILE}")
-    newest = max(complete, default=None)
-    return newest and str(newest.parent)
+    return max((file.parent for file in complete), default=None)
 
 
 def read_pairs(path: str, encoding: str = "utf-8-sig") -> list[tuple[str, str]]:
@@ -984,16 +960,15 @@ def whole_files(output_dir: str | Path) -> Iterator[Path]:
         raise InputError(f"cannot write {output_dir}: {error}") from error
 
 
-def draw_training_curve(history: list[dict]) -> Figure:
+def draw_training_curve(history: list[dict], output_dir: str) -> None:
     """Draw the losses of every epoch."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    axes = Figure(layout="constrained").subplots()
+    epochs = [record["epoch"] for record in history]
     for name in ("train_loss", "eval_loss"):
-        losses = [record[name] for record in history]
-        axes.plot(range(1, len(losses) + 1), losses, "o-", label=name)
+        axes.plot(epochs, [record[name] for record in history], "o-", label=name)
     axes.set(xlabel="epoch", ylabel="nats per token", ylim=(0, None))
     axes.legend()
-    return figure
+    save_figure(axes.figure, output_dir, "training_curve.png")
 
 
 def save_figure(figure: Figure, output_dir: str, name: str) -> None:
@@ -1003,31 +978,11 @@ def save_figure(figure: Figure, output_dir: str, name: str) -> None:
     print("Picture:", Path(output_dir, name), file=sys.stderr)
 
 
-def predict(
-    translator: Translator, texts: list[str], pairs: Pairs, args: argparse.Namespace
-) -> None:
-    """Translate to file or screen; with attention draw where it looked in the first text."""
-    own = bool(args.text or args.input_file)
-    sources = texts if own else [source for source, _ in pairs]
-    if not (own or args.output_file):
-        sources = sources[:20]
-    lines = translate(translator, sources, args.batch_size)
-    text = "".join(f"{line}\n" for line in lines)
-    if args.output_file:
-        path = Path(args.output_file)
-        with whole_files(path.parent) as folder:
-            (folder / path.name).write_text(text, encoding="utf-8")
-    elif own:
-        print(text, end="")
-    else:
-        for pair in zip(sources, lines, strict=True):
-            print(" ", " -> ".join(pair))
-    if translator.settings.get("attention") and (args.text or not args.input_file):
-        save_figure(draw_alignment(translator, sources[0]), args.output_dir, "alignment.png")
+def report_run(metrics: dict[str, float], source: str, args: argparse.Namespace) -> None:
+    """Write the metrics beside earlier ones of this model; print them and the next command.
 
-
-def save_results(metrics: dict[str, float], args: argparse.Namespace) -> None:
-    """Write the metrics beside earlier ones of this model; a finished run needs no checkpoints."""
+    That one translates `source`. A finished run needs no checkpoints.
+    """
     results, earlier = Path(args.output_dir, "all_results.json"), {}
     if args.do_train:
         for checkpoint in results.parent.glob("checkpoint-*"):
@@ -1037,19 +992,28 @@ def save_results(metrics: dict[str, float], args: argparse.Namespace) -> None:
     with whole_files(args.output_dir) as folder:
         text = json.dumps(earlier | metrics, indent=2, sort_keys=True)
         (folder / results.name).write_text(text)
-
-
-def report_run(metrics: dict[str, float], pairs: Pairs, args: argparse.Namespace) -> None:
-    """Print metrics, files and the next command, which translates the first source."""
     print(*(f"{name:>28} = {metrics[name]:.4g}" for name in sorted(metrics)), sep="\n")
-    files = sorted(path for path in Path(args.output_dir).iterdir() if path.is_file())
-    print("Files:", *files, sep="\n  ")
+    print("Files:", *sorted(results.parent.glob("*.*")), sep="\n  ")
     if args.smoke and args.train_file:
         print("A tiny model was tried: its quality tells nothing about that of a real one")
     folder = args.output_dir if args.do_train else args.model_name_or_path
     # In one word: a source may begin with a dash.
-    flags = ["--model_name_or_path", folder, f"--text={pairs[0][0]}"]
+    flags = ["--model_name_or_path", folder, f"--text={source}"]
     print("Next:\n ", shlex.join(["python", sys.argv[0], *flags]))
+
+
+def predict(translator: Translator, texts: list[str], args: argparse.Namespace) -> None:
+    """Translate to file or screen; with attention draw where it looked in the first text."""
+    lines = translate(translator, texts, args.batch_size)
+    text = "".join(f"{line}\n" for line in lines)
+    if args.output_file:
+        path = Path(args.output_file)
+        with whole_files(path.parent) as folder:
+            (folder / path.name).write_text(text, encoding="utf-8")
+    else:
+        print(text, end="")
+    if args.text:
+        draw_alignment(translator, texts[0], args.output_dir)
 
 
 SMOKE = {
@@ -1061,7 +1025,6 @@ SMOKE = {
     "max_train_samples": 1000,
     "bf16": False,
 }
-SAMPLE_RECIPE = {"batch_size": 8, "dropout": 0.0}
 SAMPLE_PAIRS = [
     ("Ein Hund läuft durch den Schnee.", "A dog runs through the snow."),
     ("Eine Katze schläft auf dem Sofa.", "A cat is sleeping on the sofa."),

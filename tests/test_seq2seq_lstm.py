@@ -595,7 +595,7 @@ def test_interrupted_run_resumes_to_the_same_weights(tmp_path, monkeypatch):
     whole, cut = (
         json.loads((tmp_path / name / "all_results.json").read_text()) for name in ("whole", "cut")
     )
-    assert {**whole, "train_runtime": 0} == {**cut, "train_runtime": 0} and whole["epoch"] == 3
+    assert whole == cut and whole["epoch"] == 3
 
 
 def test_best_epoch_is_kept_and_training_stops_after_the_patience(tmp_path, monkeypatch):
@@ -705,7 +705,8 @@ def test_no_source_is_in_training_and_validation(tmp_path):
         sides = [{" ".join(s.lower().split()) for s, _ in side} for side in (train, validation)]
         assert not sides[0] & sides[1] and len(sides[1]) == 3
         assert sorted(train + validation) == sorted(rows) and len(validation) == 9
-        assert lstm.load_splits(args) == (train, validation, validation, [])
+        sources = [source for source, _ in validation]
+        assert lstm.load_splits(args) == (train, validation, validation, sources)
     unlike = [(f"quelle {n}", "ziel") for n in range(100)]  # every twentieth pair
     assert lstm.hold_out(unlike) == ([p for p in unlike if p not in unlike[::20]], unlike[::20])
 
@@ -747,17 +748,15 @@ def test_smoke_learns_own_pairs_as_they_are(tmp_path, capsys):
 
 
 def test_metrics_are_written_before_translations_are_printed(tmp_path, monkeypatch):
-    translations = itertools.count(1)
 
     def broken(*texts, **options):
-        if (
-            any("->" in str(text) for text in texts) and next(translations) > 6
-        ):  # of the epoch and the test
+        if options.get("end") == "":
             raise BrokenPipeError
 
     monkeypatch.setattr(lstm, "print", broken, raising=False)
+    flags = ["--num_train_epochs", "1", "--output_dir", str(tmp_path)]
     with pytest.raises(BrokenPipeError):
-        lstm.main([*QUICK, "--num_train_epochs", "1", "--output_dir", str(tmp_path)])
+        lstm.main([*QUICK, *flags, "--text", "Ein Hund."])
     results = json.loads((tmp_path / "all_results.json").read_text())
     assert {"train_loss", "test_bleu"} <= results.keys()
 
@@ -839,7 +838,7 @@ def test_functions_leave_no_traces(tmp_path):
     weights = [variable.numpy() for variable in translator.model.weights]
     lstm.evaluate(translator, pairs)
     lstm.translate(translator, SOURCES)
-    lstm.draw_alignment(translator, SOURCES[0])
+    lstm.draw_alignment(translator, SOURCES[0], str(tmp_path))
     lstm.compile_search(translator.model, 2)(padded(ROWS))
     loaded = lstm.load_translator(tmp_path)
     lstm.read_pairs(write_pairs(tmp_path / "pairs.tsv", pairs))
