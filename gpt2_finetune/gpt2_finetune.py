@@ -8,7 +8,6 @@
 #     "numpy>=2.1",
 #     "safetensors>=0.6",
 #     "torch>=2.11",
-#     "tqdm>=4.67",
 #     "transformers>=5.10",
 # ]
 # ///
@@ -70,8 +69,6 @@ from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import enable_progress_bars
 from matplotlib.figure import Figure
 from safetensors import SafetensorError
-from torch.utils.data import Dataset
-from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -93,22 +90,22 @@ class ScriptArguments:
     smoke: bool = HfArg(default=False, help="Train a tiny model: no download, seconds.")
     model_name_or_path: str = HfArg(default="gpt2", help="Hub name or folder of any causal LM.")
     train_file: list[str] | None = HfArg(
-        default=None, help="Plain text of any size: files, or folders of .txt files."
+        default=None, help="Text of any size: files, or folders of .txt files."
     )
     validation_file: list[str] | None = HfArg(default=None, help="Text to evaluate on.")
     encoding: str = HfArg(default="utf-8-sig", help="Of the files; many under Windows: cp1252.")
     text_column: str | None = HfArg(
-        default=None, help="Files are CSV, JSON lines or Parquet: this column holds documents."
+        default=None, help="Column of documents, of CSV, JSON lines or Parquet files."
     )
     validation_split_percentage: int = HfArg(
-        default=10, help="Without a validation file: its share, the end of the training text."
+        default=10, help="Without a validation file: its share of the training text."
     )
     block_size: int = HfArg(default=1024, help="Tokens in a block, at most the model's context.")
     stride: int | None = HfArg(
-        default=None, help="Tokens from the start of a block to the next; without it --block_size."
+        default=None, help="Tokens from one block's start to the next's; else --block_size."
     )
     cache_dir: str = HfArg(
-        default=os.path.join(constants.HF_ASSETS_CACHE, "gpt2_finetune"),
+        default=f"{constants.HF_ASSETS_CACHE}/gpt2_finetune",
         help="Folder for tokenized texts.",
     )
 
@@ -121,7 +118,7 @@ class GenerationArguments:
     max_new_tokens: int = HfArg(default=50, help="Tokens of the continuation, at most.")
     num_return_sequences: int = HfArg(default=1, help="Continuations; several have to be drawn.")
     temperature: float = HfArg(
-        default=1.0, help="0: the likeliest text; below 1 likely tokens, above 1 all are drawn."
+        default=1.0, help="0: the likeliest text; below 1 likely tokens, above 1 all."
     )
     top_k: int = HfArg(default=0, help="Draw among so many likeliest tokens; 0: among all.")
     top_p: float = HfArg(default=0.95, help="Draw among tokens that have this share.")
@@ -198,14 +195,12 @@ def pretrained(name: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
         raise InputError(f"cannot load {name}: {str(error).splitlines()[0]}") from error
     complete = not loading["missing_keys"]
     # What may follow the first token must not depend on the second. Each: (vocabulary,)
-    with torch.no_grad():
-        first, second = model(torch.tensor([[0, 0], [0, 1]])).logits[:, 0]
+    first, second = model(torch.tensor([[0, 0], [0, 1]])).logits[:, 0]
     causal = torch.allclose(first, second, atol=1e-5)
     # Without its files a tokenizer loads in silence, and knows next to nothing.
     own_tokenizer = model.config.vocab_size / 2 < len(tokenizer) <= model.config.vocab_size
     if not (complete and causal and own_tokenizer):
-        found = f"{complete=}, {causal=}, {own_tokenizer=}"
-        raise InputError(f"{name} is not a whole causal language model: {found}")
+        raise InputError(f"{name} is no language model: {complete=}, {causal=}, {own_tokenizer=}")
     return tokenizer, model
 
 
@@ -225,16 +220,15 @@ def load_datasets(
     Without a validation file the end of the training tokens is kept for validation.
     """
     block_size = min(args.block_size, limit)
-    reading = {"encoding": args.encoding, "column": args.text_column}
     wanted = {"train": training_args.do_train, "validation": training_args.do_eval}
     datasets = {}
     for split in filter(wanted.get, wanted):
-        paths = args.train_file if split == "train" else args.validation_file or args.train_file
-        tokens = load_tokens(paths, tokenizer, args.cache_dir, **reading)
+        paths = (split == "validation" and args.validation_file) or args.train_file
+        tokens = load_tokens(paths, tokenizer, args.cache_dir, args.encoding, args.text_column)
         if not args.validation_file:
             cut = max(0, len(tokens) * (100 - args.validation_split_percentage) // 100)
             tokens = tokens[:cut] if split == "train" else tokens[cut:]
-        stride = args.stride or block_size if split == "train" else block_size
+        stride = (split == "train" and args.stride) or block_size
         found = f"{len(tokens):,} tokens for {split}"
         if stride < 1 or not 1 < block_size <= len(tokens):
             raise InputError(f"{found}: no block of --block_size {block_size}, --stride {stride}")
@@ -245,28 +239,34 @@ def load_datasets(
 
 
 def load_tokens(
-    paths: Sequence[str], tokenizer: PreTrainedTokenizerBase, cache_dir: str, **reading: str
+    paths: Sequence[str] | None,
+    tokenizer: PreTrainedTokenizerBase,
+    cache_dir: str,
+    encoding: str = "utf-8-sig",
+    column: str | None = None,
 ) -> np.memmap:
     """Return the token ids of documents, shape (tokens,), mapped from a file in `cache_dir`.
 
     That file is made when it is missing, in constant memory. Every document (a file, or a row of a
     table's column) ends with the model's end-of-text token; within one a blank line is only text.
-    `reading`: `encoding` and `column`, as `read_texts` has them.
     """
-    read = partial(read_texts, paths, tokenizer.eos_token or "\n\n", **reading)
+    read = partial(read_texts, paths, tokenizer.eos_token or "\n\n", encoding, column)
     digest = Hasher()
     for part in chain([tokenizer], read()):
         digest.update(part)
     cache = Path(cache_dir, f"{digest.hexdigest()}.uint32")
     if not cache.exists():
         with whole_files(cache_dir) as folder, open(folder / cache.name, "wb") as file:
-            for ids in tokenize(tqdm(read(), "Tokenizing", disable=None), tokenizer):
+            for ids in tokenize(read(), tokenizer):
                 np.array(ids, np.uint32).tofile(file)
     return np.memmap(cache, np.uint32, mode="r")
 
 
 def read_texts(
-    paths: Sequence[str], end: str = "", encoding: str = "utf-8-sig", column: str | None = None
+    paths: Sequence[str] | None,
+    end: str = "",
+    encoding: str = "utf-8-sig",
+    column: str | None = None,
 ) -> Iterator[str]:
     """Yield files, rows of tables or the built-in paragraphs, in pieces, and `end` after each."""
     if not paths:
@@ -313,7 +313,7 @@ def read_column(path: str, column: str, encoding: str) -> Iterator[str]:
     options = {} if kind == "parquet" else {"encoding": encoding_of(path, encoding)}
     if kind == "csv":
         options |= {"converters": {column: str}, "keep_default_na": False}
-    rows = load_dataset(kind, data_files=path, split="train", streaming=True, **options)
+    rows = load_dataset(kind, data_files=str(path), split="train", streaming=True, **options)
     if kind == "text":
         rows = (json.loads(row["text"]) for row in rows if row["text"])
     for number, row in enumerate(rows, 1):
@@ -335,7 +335,7 @@ def tokenize(texts: Iterator[str], tokenizer: PreTrainedTokenizerBase) -> Iterat
         yield from encode(pieces)["input_ids"]
 
 
-class TextDataset(Dataset):
+class TextDataset(torch.utils.data.Dataset):
     """A stream of tokens, cut into blocks of `block_size` without any padding.
 
     `tokens`: integers, shape (tokens,): an array, a memory-mapped file or a slice of one. Item `i`:
@@ -426,7 +426,7 @@ def generate(
             # (texts, all tokens)
             output = model.eval().generate(ids.to(model.device), **options)
     except ValueError as error:
-        raise InputError(f"{error}: see --help") from error
+        raise InputError(error) from error
     finally:
         model.train(training)
     # With the prompt before it: of a continuation alone many tokenizers leave out the first space.
@@ -501,17 +501,16 @@ def measure(
         found["eval_bits_per_byte"] = loss / np.log(2) * len(tokens) / size
     if "train_loss" in metrics and texts:
         passage, words = longest_copy(texts[-1], decode(datasets["train"].tokens, tokenizer, " "))
-        found |= {"copied_words": words, "copied_characters": len(passage)}
+        found["copied_words"] = words
         print(f"Longest passage from the training text, {words} words: {passage}")
     return found
 
 
 def decode(tokens: np.ndarray, tokenizer: PreTrainedTokenizerBase, end: str = "") -> str:
-    """Return the text of tokens, with `end` for the end-of-text token."""
+    """Return the text of tokens, which holds no NUL, with `end` for the end-of-text token."""
     parts = np.array_split(tokens, len(tokens) // 2**18 + 1)
-    options = {"clean_up_tokenization_spaces": False}
-    text = "".join(tokenizer.decode(part, **options) for part in parts)
-    return text.replace(tokenizer.eos_token, end) if tokenizer.eos_token else text
+    text = "".join(tokenizer.decode(part, clean_up_tokenization_spaces=False) for part in parts)
+    return text.replace(tokenizer.eos_token or "\0", end)
 
 
 def longest_copy(texts: list[str], source: str) -> tuple[str, int]:
@@ -755,9 +754,9 @@ def conclude(
     model = training_args.output_dir if training_args.do_train else args.model_name_or_path
     flags = [f"--{name}={value}" for name, value in generation.items()]
     command = shlex.join(["--do_predict", *flags, "--model_name_or_path", model])
-    if args.smoke and args.train_file:
+    if args.smoke:
         print("A tiny model was tried: its quality tells nothing of a real one's")
-    report(metrics, training_args, args.model_name_or_path, command)
+    report(metrics, training_args, model, command)
 
 
 def report(
@@ -786,7 +785,7 @@ def report(
 
 
 # The first word of what PyTorch says, and what helps.
-SMALLER = "give a smaller --per_device_train_batch_size (or ..._eval_...) or --block_size"
+SMALLER = "give a smaller --per_device_train_batch_size or --block_size"
 REMEDIES = {
     "memory": SMALLER,
     "executable batch size": SMALLER,

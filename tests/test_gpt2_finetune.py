@@ -296,14 +296,14 @@ def test_every_decoder_is_accepted_whatever_its_configuration_calls_it(model_typ
 def test_an_encoder_which_sees_the_words_to_predict_is_refused(model_type, tmp_path):
     random_model(model_type, **ENCODERS[model_type]).save_pretrained(tmp_path)
     byte_tokenizer(SAMPLE).save_pretrained(tmp_path)
-    with pytest.raises(gpt2.InputError, match="not a whole causal language model: .*causal=False"):
+    with pytest.raises(gpt2.InputError, match="is no language model: .*causal=False"):
         gpt2.pretrained(str(tmp_path))
 
 
 def test_a_model_without_its_head_is_refused(tmp_path):
     BertModel(random_model("bert", is_decoder=True).config).save_pretrained(tmp_path)
     byte_tokenizer(SAMPLE).save_pretrained(tmp_path)
-    with pytest.raises(gpt2.InputError, match="not a whole causal language model: complete=False"):
+    with pytest.raises(gpt2.InputError, match="is no language model: complete=False"):
         gpt2.pretrained(str(tmp_path))
 
 
@@ -598,8 +598,7 @@ def test_the_next_command_works_as_it_is_printed(flags, tmp_path, monkeypatch, c
     out, cache = ["--output_dir", "an output"], ["--cache_dir", "cache"]
     gpt2.main(["--smoke", "--max_steps", "3", *flags, *out, *cache])
     printed = capsys.readouterr().out
-    own_text = "--train_file" in flags
-    assert ("tiny model" in printed.partition("Next:")[0]) == own_text
+    assert "tiny model" in printed.partition("Next:")[0]
     written = (tmp_path / "an output" / "generated.txt").read_bytes().decode()
     python, script, *command = shlex.split(printed.partition("Next:\n")[2])
     assert (python, script) == ("python", "gpt2_finetune.py")
@@ -1120,7 +1119,7 @@ def test_a_passage_may_end_where_a_document_ends(tmp_path):
     found = gpt2.measure(
         {"train_loss": 1.0}, [[f"and {passage} And"]], {"train": blocks}, tokenizer
     )
-    assert found["copied_words"] == 5 and found["copied_characters"] == len(passage)
+    assert found["copied_words"] == 5
 
 
 @pytest.mark.parametrize(
@@ -1257,7 +1256,7 @@ def test_a_planted_passage_is_found_and_its_size_reported(saved, tmp_path, capsy
     flags += ["--model_name_or_path", str(saved), "--cache_dir", str(tmp_path), "--bf16", "false"]
     gpt2.main([*flags, "--output_dir", str(tmp_path / "out")])
     metrics = json.loads((tmp_path / "out" / "all_results.json").read_text())
-    assert (metrics["copied_words"], metrics["copied_characters"]) == (6, len(planted))
+    assert metrics["copied_words"] == 6
     assert f"6 words: {planted}\n" in capsys.readouterr().out
 
 
