@@ -8,7 +8,6 @@
 #     "numpy>=2.1",
 #     "safetensors>=0.6",
 #     "torch>=2.11",
-#     "tqdm>=4.67",
 #     "transformers>=5.10",
 # ]
 # ///
@@ -45,7 +44,6 @@ import codecs
 import copy
 import ctypes
 import gc
-import hashlib
 import json
 import os
 import re
@@ -66,14 +64,11 @@ import torch
 import transformers
 from datasets import load_dataset
 from datasets.fingerprint import Hasher
-from huggingface_hub import HfApi, create_repo, snapshot_download, upload_folder
-from huggingface_hub.constants import HF_ASSETS_CACHE
+from huggingface_hub import HfApi, constants, create_repo, snapshot_download, upload_folder
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils import enable_progress_bars
 from matplotlib.figure import Figure
 from safetensors import SafetensorError
-from torch.utils.data import Dataset
-from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -95,22 +90,23 @@ class ScriptArguments:
     smoke: bool = HfArg(default=False, help="Train a tiny model: no download, seconds.")
     model_name_or_path: str = HfArg(default="gpt2", help="Hub name or folder of any causal LM.")
     train_file: list[str] | None = HfArg(
-        default=None, help="Plain text of any size: files, or folders of .txt files."
+        default=None, help="Text of any size: files, or folders of .txt files."
     )
     validation_file: list[str] | None = HfArg(default=None, help="Text to evaluate on.")
     encoding: str = HfArg(default="utf-8-sig", help="Of the files; many under Windows: cp1252.")
     text_column: str | None = HfArg(
-        default=None, help="Files are CSV, JSON lines or Parquet: this column holds documents."
+        default=None, help="Column of documents, of CSV, JSON lines or Parquet files."
     )
     validation_split_percentage: int = HfArg(
-        default=10, help="Without a validation file: its share, the end of the training text."
+        default=10, help="Without a validation file: its share of the training text."
     )
     block_size: int = HfArg(default=1024, help="Tokens in a block, at most the model's context.")
     stride: int | None = HfArg(
-        default=None, help="Tokens from the start of a block to the next; without it --block_size."
+        default=None, help="Tokens from one block's start to the next's; else --block_size."
     )
     cache_dir: str = HfArg(
-        default=os.path.join(HF_ASSETS_CACHE, "gpt2_finetune"), help="Folder for tokenized texts."
+        default=f"{constants.HF_ASSETS_CACHE}/gpt2_finetune",
+        help="Folder for tokenized texts.",
     )
 
 
@@ -122,7 +118,7 @@ class GenerationArguments:
     max_new_tokens: int = HfArg(default=50, help="Tokens of the continuation, at most.")
     num_return_sequences: int = HfArg(default=1, help="Continuations; several have to be drawn.")
     temperature: float = HfArg(
-        default=1.0, help="0: the likeliest text; below 1 likely tokens, above 1 all are drawn."
+        default=1.0, help="0: the likeliest text; below 1 likely tokens, above 1 all."
     )
     top_k: int = HfArg(default=0, help="Draw among so many likeliest tokens; 0: among all.")
     top_p: float = HfArg(default=0.95, help="Draw among tokens that have this share.")
@@ -181,7 +177,7 @@ def untrained(
     With a `vocab_size` of 257 every byte is a token. `size`: fields of `GPT2Config`, such as
     `n_positions`, the tokens that the model reads at most; without them it is tiny, for --smoke.
     """
-    texts = chain.from_iterable(text.split("<|endoftext|>") for text in islice(texts, 1000))
+    texts = islice(texts, 1000)
     tokenizer = GPT2Tokenizer().train_new_from_iterator(texts, vocab_size, show_progress=False)
     end = tokenizer.eos_token_id
     size = {"vocab_size": len(tokenizer), "bos_token_id": end, "eos_token_id": end} | size
@@ -197,19 +193,14 @@ def pretrained(name: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
         model, loading = AutoModelForCausalLM.from_pretrained(folder, **options)
     except (SafetensorError, ValueError) as error:
         raise InputError(f"cannot load {name}: {str(error).splitlines()[0]}") from error
+    complete = not loading["missing_keys"]
     # What may follow the first token must not depend on the second. Each: (vocabulary,)
-    with torch.no_grad():
-        first, second = model(torch.tensor([[0, 0], [0, 1]])).logits[:, 0]
-    known, expected = len(tokenizer), model.config.vocab_size
-    faults = {
-        "parts are missing": loading["missing_keys"],
-        "it sees the words to predict": not torch.allclose(first, second, atol=1e-5),
-        # Without its files a tokenizer loads in silence.
-        f"its tokenizer knows {known} tokens, not {expected}": not expected / 2 < known <= expected,
-    }
-    for fault, found in faults.items():
-        if found:
-            raise InputError(f"{name} is not a whole causal language model: {fault}")
+    first, second = model(torch.tensor([[0, 0], [0, 1]])).logits[:, 0]
+    causal = torch.allclose(first, second, atol=1e-5)
+    # Without its files a tokenizer loads in silence, and knows next to nothing.
+    own_tokenizer = model.config.vocab_size / 2 < len(tokenizer) <= model.config.vocab_size
+    if not (complete and causal and own_tokenizer):
+        raise InputError(f"{name} is no language model: {complete=}, {causal=}, {own_tokenizer=}")
     return tokenizer, model
 
 
@@ -232,17 +223,15 @@ def load_datasets(
     wanted = {"train": training_args.do_train, "validation": training_args.do_eval}
     datasets = {}
     for split in filter(wanted.get, wanted):
-        paths = args.validation_file if split == "validation" else ()
-        paths = paths or args.train_file
+        paths = (split == "validation" and args.validation_file) or args.train_file
         tokens = load_tokens(paths, tokenizer, args.cache_dir, args.encoding, args.text_column)
         if not args.validation_file:
             cut = max(0, len(tokens) * (100 - args.validation_split_percentage) // 100)
             tokens = tokens[:cut] if split == "train" else tokens[cut:]
-        stride = args.stride or block_size if split == "train" else block_size
-        found = f"{', '.join(paths[:3]) or 'built-in text'}: {len(tokens):,} tokens for {split}"
+        stride = (split == "train" and args.stride) or block_size
+        found = f"{len(tokens):,} tokens for {split}"
         if stride < 1 or not 1 < block_size <= len(tokens):
-            flags = f"--block_size {block_size} with --stride {stride}"
-            raise InputError(f"{found} are no block of {flags}: give more, or smaller ones above 0")
+            raise InputError(f"{found}: no block of --block_size {block_size}, --stride {stride}")
         datasets[split] = blocks = TextDataset(tokens, block_size, stride)
         left = (len(tokens) - block_size) % stride
         print(f"{found} in {len(blocks):,} blocks of {block_size}; left out: {left:,}")
@@ -250,7 +239,7 @@ def load_datasets(
 
 
 def load_tokens(
-    paths: Sequence[str],
+    paths: Sequence[str] | None,
     tokenizer: PreTrainedTokenizerBase,
     cache_dir: str,
     encoding: str = "utf-8-sig",
@@ -262,31 +251,35 @@ def load_tokens(
     table's column) ends with the model's end-of-text token; within one a blank line is only text.
     """
     read = partial(read_texts, paths, tokenizer.eos_token or "\n\n", encoding, column)
-    digest = hashlib.sha256(Hasher.hash(tokenizer).encode())
-    for text in read():
-        digest.update(text.encode())
-    dtype = np.dtype(np.uint16 if max(tokenizer.get_vocab().values()) < 2**16 else np.uint32)
-    cache = Path(cache_dir, f"{digest.hexdigest()}.{dtype}")
+    digest = Hasher()
+    for part in chain([tokenizer], read()):
+        digest.update(part)
+    cache = Path(cache_dir, f"{digest.hexdigest()}.uint32")
     if not cache.exists():
         with whole_files(cache_dir) as folder, open(folder / cache.name, "wb") as file:
             for ids in tokenize(read(), tokenizer):
-                np.array(ids, dtype).tofile(file)
-    return np.memmap(cache, dtype, mode="r")
+                np.array(ids, np.uint32).tofile(file)
+    return np.memmap(cache, np.uint32, mode="r")
 
 
 def read_texts(
-    paths: Sequence[str], end: str = "", encoding: str = "utf-8-sig", column: str | None = None
+    paths: Sequence[str] | None,
+    end: str = "",
+    encoding: str = "utf-8-sig",
+    column: str | None = None,
 ) -> Iterator[str]:
     """Yield files, rows of tables or the built-in paragraphs, in pieces, and `end` after each."""
     if not paths:
         yield from (paragraph + end for paragraph in SAMPLE_PARAGRAPHS)
-    for path in paths:
+    # A folder means its texts, in the order of their names.
+    files = [sorted(Path(path).glob("*.[Tt][Xx][Tt]")) or [path] for path in paths or ()]
+    for path in chain.from_iterable(files):
         try:
             if column:
                 yield from (text + end for text in read_column(path, column, encoding))
             else:
                 yield from chain(read_pieces(path, encoding), [end])
-        except (AttributeError, TypeError, ValueError) as error:
+        except (AttributeError, TypeError, ValueError, *HUB_ERRORS) as error:
             raise InputError(f"cannot read {path} with --encoding {encoding}: {error}") from error
 
 
@@ -301,14 +294,12 @@ def read_pieces(path: str, encoding: str) -> Iterator[str]:
     Between two words a token ends in every tokenizer that keeps words apart: the ids of the pieces
     are those of the whole text. A byte order mark is left out and line ends become a newline.
     """
-    bar = tqdm(total=os.path.getsize(path), unit="B", unit_scale=True, disable=None, leave=False)
-    with open(path, encoding=encoding_of(path, encoding)) as file, bar:
+    with open(path, encoding=encoding_of(path, encoding)) as file:
         text = ""
         while part := file.read(2**19):
             if "\0" in part:
                 raise ValueError("NUL bytes are no text")
             *pieces, text = PIECE.findall(text + part)
-            bar.update(file.buffer.tell() - bar.n)
             yield from pieces
     yield text
 
@@ -322,9 +313,9 @@ def read_column(path: str, column: str, encoding: str) -> Iterator[str]:
     options = {} if kind == "parquet" else {"encoding": encoding_of(path, encoding)}
     if kind == "csv":
         options |= {"converters": {column: str}, "keep_default_na": False}
-    rows = load_dataset(kind, data_files=path, split="train", streaming=True, **options)
+    rows = load_dataset(kind, data_files=str(path), split="train", streaming=True, **options)
     if kind == "text":
-        rows = parse_json(row["text"] for row in rows)
+        rows = (json.loads(row["text"]) for row in rows if row["text"])
     for number, row in enumerate(rows, 1):
         text = row.get(column)
         text = text.decode(encoding) if isinstance(text, bytes) else text
@@ -333,27 +324,18 @@ def read_column(path: str, column: str, encoding: str) -> Iterator[str]:
         yield text
 
 
-def parse_json(lines: Iterator[str]) -> Iterator[dict]:
-    """Yield the objects of JSON lines, or of one list of objects."""
-    first = next(lines, "")
-    if first.startswith("["):
-        yield from json.loads("\n".join([first, *lines]))
-    else:
-        yield from map(json.loads, filter(str.strip, chain([first], lines)))
-
-
 def tokenize(texts: Iterator[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
     """Yield the ids of each text; of pieces of one text, joined, they are those of that text."""
-    options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
-    whole, first, second = tokenizer(["a b", "a", " b"], **options)["input_ids"]
+    encode = partial(tokenizer, add_special_tokens=False)
+    whole, first, second = encode(["a b", "a", " b"])["input_ids"]
     # Tokenizers of SentencePiece's kind add a space before each piece: then it loses its own.
     space = " " if whole != first + second else ""
     while batch := list(islice(texts, 128)):
         pieces = [piece.removeprefix(space) for piece in batch]
-        yield from tokenizer(pieces, **options)["input_ids"]
+        yield from encode(pieces)["input_ids"]
 
 
-class TextDataset(Dataset):
+class TextDataset(torch.utils.data.Dataset):
     """A stream of tokens, cut into blocks of `block_size` without any padding.
 
     `tokens`: integers, shape (tokens,): an array, a memory-mapped file or a slice of one. Item `i`:
@@ -389,14 +371,12 @@ def build_trainer(
     # must be learned. So its copy of the tokenizer has no pad token.
     collator = DataCollatorForLanguageModeling(copy.deepcopy(tokenizer), mlm=False)
     collator.tokenizer.pad_token = None
-    # GPT2LMHeadModel.loss_type is None. Then `Trainer` would divide the sum by the number of all
-    # labels, also of the first one of each block, which nothing predicts: with blocks of 32 every
-    # loss would be 31/32 of the right one.
-    loss_type = model.loss_type
-    model.loss_type = loss_type or "ForCausalLM"
     data = {"train_dataset": datasets.get("train"), "eval_dataset": datasets.get("validation")}
     trainer = BlockTrainer(model, args, collator, processing_class=tokenizer, **data)
-    model.loss_type = loss_type
+    # The loss of a step is the mean of its batches' losses: all blocks have as many tokens. By
+    # itself `Trainer` would divide GPT-2's sum by the number of all labels, also of the first one
+    # of each block, which nothing predicts: with blocks of 32 it would be 31/32 of the right one.
+    trainer.model_accepts_loss_kwargs = False
     return trainer
 
 
@@ -430,7 +410,7 @@ def generate(
     is empty or leaves no room, and for numbers that cannot be.
     """
     # (1, tokens)
-    ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    ids = tokenizer.encode(prompt, add_special_tokens=False, return_tensors="pt")
     length, limit = ids.size(1), context_size(model)
     if not 0 < length < limit:
         raise InputError(f"--prompt of {length} tokens: give 1 to {limit - 1}")
@@ -446,7 +426,7 @@ def generate(
             # (texts, all tokens)
             output = model.eval().generate(ids.to(model.device), **options)
     except ValueError as error:
-        raise InputError(f"{error}: see --help") from error
+        raise InputError(error) from error
     finally:
         model.train(training)
     # With the prompt before it: of a continuation alone many tokenizers leave out the first space.
@@ -507,7 +487,7 @@ def measure(
     datasets: dict[str, TextDataset],
     tokenizer: PreTrainedTokenizerBase,
 ) -> dict[str, float]:
-    """Return perplexity, bits per byte, tokens per second, and how much of the texts is copied.
+    """Return perplexity, bits per byte, and how much of the texts is copied.
 
     The perplexity is exp of the loss in nats per token. Bits per byte, unlike the loss, can be
     compared between tokenizers; control tokens cost bits and are no text.
@@ -516,46 +496,41 @@ def measure(
     if "eval_loss" in metrics:
         loss, blocks = metrics["eval_loss"], datasets["validation"]
         tokens = blocks.tokens[: len(blocks) * blocks.block_size]
-        size = sum(len(text.encode()) for text in decode(tokens, tokenizer))
-        found["eval_perplexity"] = float(np.exp(loss))
-        found["eval_bits_per_byte"] = loss / float(np.log(2)) * len(tokens) / size
-    if "train_loss" in metrics:
-        blocks = datasets["train"]
-        found["train_tokens_per_second"] = metrics["train_samples_per_second"] * blocks.block_size
-        if texts:
-            passage, words = longest_copy(texts[-1], decode(blocks.tokens, tokenizer, " "))
-            found |= {"copied_words": words, "copied_characters": len(passage)}
-            print(f"Longest passage from the training text, {words} words: {passage}")
+        found["eval_perplexity"] = np.exp(loss)
+        size = len(decode(tokens, tokenizer).encode())
+        found["eval_bits_per_byte"] = loss / np.log(2) * len(tokens) / size
+    if "train_loss" in metrics and texts:
+        passage, words = longest_copy(texts[-1], decode(datasets["train"].tokens, tokenizer, " "))
+        found["copied_words"] = words
+        print(f"Longest passage from the training text, {words} words: {passage}")
     return found
 
 
-def decode(tokens: np.ndarray, tokenizer: PreTrainedTokenizerBase, end: str = "") -> Iterator[str]:
-    """Yield the text of tokens, a part at a time, with `end` for the end-of-text token."""
-    for start in range(0, len(tokens), 2**18):
-        part = tokenizer.decode(tokens[start : start + 2**18], clean_up_tokenization_spaces=False)
-        yield part.replace(tokenizer.eos_token, end) if tokenizer.eos_token else part
+def decode(tokens: np.ndarray, tokenizer: PreTrainedTokenizerBase, end: str = "") -> str:
+    """Return the text of tokens, which holds no NUL, with `end` for the end-of-text token."""
+    parts = np.array_split(tokens, len(tokens) // 2**18 + 1)
+    text = "".join(tokenizer.decode(part, clean_up_tokenization_spaces=False) for part in parts)
+    return text.replace(tokenizer.eos_token or "\0", end)
 
 
-def longest_copy(texts: list[str], parts: Iterable[str]) -> tuple[str, int]:
-    """Return the longest passage of the texts that stands in the joined parts, and its words.
+def longest_copy(texts: list[str], source: str) -> tuple[str, int]:
+    """Return the longest passage of the texts that stands in the source, and its words.
 
     They are whole words; white space of any kind counts as one space. Where words stand without
     spaces between them, as in Chinese (so that the mean "word" has more than 15 characters), every
-    character is a word. Memory: that of one part.
+    character is a word.
     """
     words, space = [text.split() for text in texts], " "
     if sum(map(len, texts)) > 15 * sum(map(len, words)):
         words, space = [list("".join(text)) for text in words], ""
-    longest, window = [], space
-    overlap = max(map(len, texts)) + 2
-    for part in chain(parts, [space]):
-        window = re.sub(r"\s+", space, window[-overlap:] + part)
-        for text in words:
-            for start in range(len(text) - len(longest)):
-                end = start + len(longest) + 1
-                while end <= len(text) and space + space.join(text[start:end]) + space in window:
-                    longest = text[start:end]
-                    end += 1
+    source = re.sub(r"\s+", space, f" {source} ")
+    longest = []
+    for text in words:
+        for start in range(len(text)):
+            end = start + len(longest) + 1
+            while end <= len(text) and space + space.join(text[start:end]) + space in source:
+                longest = text[start:end]
+                end += 1
     return space.join(longest), len(longest)
 
 
@@ -608,8 +583,6 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
     args, generation, training_args = parse(
         argv, ScriptArguments, GenerationArguments, FineTuningArguments
     )
-    args.train_file = find_files(args.train_file)
-    args.validation_file = find_files(args.validation_file)
     # The built-in text is short.
     if not (args.train_file or args.validation_file):
         args.block_size, args.stride = min(args.block_size, 64), args.stride or 8
@@ -625,24 +598,6 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
     if training_args.do_train and args.validation_file and not args.train_file:
         raise InputError("no train file: give --train_file, or choose with --do_...")
     return args, vars(generation) | {"seed": training_args.seed}, training_args
-
-
-def find_files(names: list[str] | None) -> list[str]:
-    """Return these files; of a folder its .txt files, chapter 2 before 10; fetch hub files."""
-    paths = []
-    for name in names or ():
-        inside = [str(path) for path in Path(name).glob("*") if path.suffix.lower() == ".txt"]
-        on_hub = re.fullmatch("hf://datasets/([^/]+/[^/]+)/(.+)", name)
-        if on_hub:
-            dataset, file = on_hub.groups()
-            inside = [os.path.join(fetch(dataset, [file], "dataset"), file)]
-        paths += sorted(inside, key=by_numbers) or [name]
-    return paths
-
-
-def by_numbers(path: str) -> str:
-    """Return what sorts names with 2 before those with 10."""
-    return re.sub(r"\d+", lambda digits: digits[0].zfill(20), path)
 
 
 def parse(argv: list[str] | None, *dataclasses: type) -> list:
@@ -799,12 +754,11 @@ def conclude(
 ) -> None:
     """Report, with the command that continues the prompt with this run's model in the same way."""
     model = training_args.output_dir if training_args.do_train else args.model_name_or_path
-    defaults = vars(GenerationArguments(prompt="")) | {"seed": FineTuningArguments.seed}
-    flags = [f"--{name}={value}" for name, value in generation.items() if value != defaults[name]]
+    flags = [f"--{name}={value}" for name, value in generation.items()]
     command = shlex.join(["--do_predict", *flags, "--model_name_or_path", model])
-    if args.smoke and args.train_file:
-        print("A tiny model was tried: its quality tells nothing about that of a real one")
-    report(metrics, training_args, args.model_name_or_path, command)
+    if args.smoke:
+        print("A tiny model was tried: its quality tells nothing of a real one's")
+    report(metrics, training_args, model, command)
 
 
 def report(
@@ -833,7 +787,7 @@ def report(
 
 
 # The first word of what PyTorch says, and what helps.
-SMALLER = "give a smaller --per_device_train_batch_size (or ..._eval_...) or --block_size"
+SMALLER = "give a smaller --per_device_train_batch_size or --block_size"
 REMEDIES = {
     "memory": SMALLER,
     "executable batch size": SMALLER,

@@ -175,7 +175,9 @@ def test_smoke_alone_in_an_empty_folder(smoke):
         .read_text()
         .endswith("After training: " + SAMPLE.split("\n\n")[0] + "\n")
     )
-    assert "'--prompt=The lighthouse keeper' --temperature=0.0 --model_name_or_path" in done.stdout
+    command = shlex.split(done.stdout.splitlines()[-1])
+    assert command[2:4] == ["--do_predict", "--prompt=The lighthouse keeper"]
+    assert {"--temperature=0.0", "--seed=42", "--model_name_or_path"} <= set(command)
     assert "Warning" not in done.stderr and "[transformers]" not in done.stderr
 
 
@@ -192,8 +194,6 @@ def test_smoke_learns_every_paragraph_and_the_validation_text(trained, capsys):
     assert results(trained)["eval_perplexity"] == pytest.approx(
         math.exp(results(trained)["eval_loss"])
     )
-    seen = results(trained)["train_tokens_per_second"] * results(trained)["train_runtime"]
-    assert seen == pytest.approx(400 * 8 * 64, rel=0.01)
 
 
 def test_saved_model_continues_a_prompt_without_training(trained, tmp_path, capsys):
@@ -201,8 +201,8 @@ def test_saved_model_continues_a_prompt_without_training(trained, tmp_path, caps
     run(tmp_path, "--do_predict", "--model_name_or_path", str(trained), *prompt)
     printed = capsys.readouterr().out
     assert "Continuation: Behind the church stands a garden of herbs.\n" in printed
-    same_way = "'--prompt=Behind the church' --max_new_tokens=6 --temperature=0.0"
-    assert printed.endswith(f"{same_way} --model_name_or_path {trained}\n")
+    assert "'--prompt=Behind the church' --max_new_tokens=6 " in printed.splitlines()[-1]
+    assert printed.endswith(f" --model_name_or_path {trained}\n")
     assert {path.name for path in tmp_path.iterdir()} == {"all_results.json", "generated.txt"}
 
 
@@ -234,12 +234,7 @@ def test_steps_that_the_flags_choose(text_file, tmp_path):
         "false",
     ]
     everything = run(tmp_path / "all", *files, *QUICK, *evaluate)
-    assert {
-        "train_loss",
-        "eval_loss",
-        "eval_perplexity",
-        "train_tokens_per_second",
-    } <= everything.keys()
+    assert {"train_loss", "eval_loss", "eval_perplexity"} <= everything.keys()
     assert (tmp_path / "all" / "generated.txt").read_text().count("The lighthouse keeper") == 2
     only_eval = run(tmp_path / "eval", "--do_eval", *files)
     assert "train_loss" not in only_eval and not (tmp_path / "eval" / "model.safetensors").exists()
@@ -301,14 +296,14 @@ def test_every_decoder_is_accepted_whatever_its_configuration_calls_it(model_typ
 def test_an_encoder_which_sees_the_words_to_predict_is_refused(model_type, tmp_path):
     random_model(model_type, **ENCODERS[model_type]).save_pretrained(tmp_path)
     byte_tokenizer(SAMPLE).save_pretrained(tmp_path)
-    with pytest.raises(gpt2.InputError, match="it sees the words to predict"):
+    with pytest.raises(gpt2.InputError, match="is no language model: .*causal=False"):
         gpt2.pretrained(str(tmp_path))
 
 
 def test_a_model_without_its_head_is_refused(tmp_path):
     BertModel(random_model("bert", is_decoder=True).config).save_pretrained(tmp_path)
     byte_tokenizer(SAMPLE).save_pretrained(tmp_path)
-    with pytest.raises(gpt2.InputError, match="not a whole causal language model: parts are"):
+    with pytest.raises(gpt2.InputError, match="is no language model: complete=False"):
         gpt2.pretrained(str(tmp_path))
 
 
@@ -316,7 +311,7 @@ def test_sample_has_the_end_of_text_token_of_the_model(tmp_path, capsys):
     folder = llama_folder(tmp_path / "a model", byte_tokenizer(SAMPLE, eos_token="</s>"))
     run(tmp_path / "an output", *QUICK, "--block_size", "32", "--model_name_or_path", folder)
     (cache,) = (tmp_path / "an output" / "cache").iterdir()
-    tokens, tokenizer = np.fromfile(cache, np.uint16), AutoTokenizer.from_pretrained(folder)
+    tokens, tokenizer = np.fromfile(cache, np.uint32), AutoTokenizer.from_pretrained(folder)
     assert tokenizer.decode(tokens).split("</s>") == [*gpt2.SAMPLE_PARAGRAPHS, ""]
     assert (tokens == tokenizer.eos_token_id).sum() == len(gpt2.SAMPLE_PARAGRAPHS)
     command = shlex.split(capsys.readouterr().out.splitlines()[-1])  # paths with spaces are whole
@@ -328,7 +323,7 @@ def test_sample_without_an_end_of_text_token_has_blank_lines(tmp_path):
     run(tmp_path, *QUICK, "--model_name_or_path", str(tmp_path / "char"))
     (cache,) = (tmp_path / "cache").iterdir()
     characters = sorted(set(SAMPLE))
-    text = "".join(characters[token] for token in np.fromfile(cache, np.uint16))
+    text = "".join(characters[token] for token in np.fromfile(cache, np.uint32))
     assert text == SAMPLE + "\n\n"
 
 
@@ -385,7 +380,7 @@ def test_bad_data_raises_an_exception_that_names_it(trained, tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(gpt2.InputError, match=message):
             gpt2.load_tokens([str(tmp_path / name)], tokenizer, cache)
-    with pytest.raises(FileNotFoundError, match="missing"):
+    with pytest.raises(gpt2.InputError, match="No such file.*missing"):
         gpt2.load_tokens([str(tmp_path / "missing")], tokenizer, cache)
     assert not (tmp_path / "cache").exists()
     with pytest.raises(gpt2.InputError, match="--prompt of 0 tokens: give 1 to 63"):
@@ -466,9 +461,9 @@ def test_cache_is_made_once_and_keyed_by_text_and_tokenizer(text_file, tmp_path,
     tokenizer, cache = byte_tokenizer(SAMPLE), tmp_path / "cache"
     tokens = gpt2.load_tokens([text_file], tokenizer, str(cache))
     (file,) = cache.iterdir()
-    assert isinstance(tokens, np.memmap) and tokens.dtype == np.uint16
+    assert isinstance(tokens, np.memmap) and tokens.dtype == np.uint32
     expected = [*tokenizer(SAMPLE)["input_ids"], tokenizer.eos_token_id]
-    assert file.read_bytes() == np.array(expected, "<u2").tobytes()
+    assert file.read_bytes() == np.array(expected, "<u4").tobytes()
     copy = write(tmp_path / "copy.txt", SAMPLE)
     gpt2.load_tokens([copy], byte_tokenizer(SAMPLE), str(cache))
     assert len(list(cache.iterdir())) == 1
@@ -479,7 +474,7 @@ def test_cache_is_made_once_and_keyed_by_text_and_tokenizer(text_file, tmp_path,
     assert gpt2.load_tokens([text_file], tokenizer, str(cache)).tolist() == tokens.tolist()
 
 
-def test_large_vocabularies_take_four_bytes(tmp_path):
+def test_ids_of_large_vocabularies_are_whole(tmp_path):
     vocabulary = {f"w{i}": i for i in range(70_000)}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="w0"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -494,10 +489,10 @@ CHAPTERS = {i: f"Chapter {i}. Zoë paid {i}0 € – “enough” for the ferry.
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
 def test_a_folder_of_chapters_is_a_text_of_documents(encoding, tmp_path):
-    """The tokens of one text with the end-of-text token after chapters, in the numbers' order."""
+    """That of one text with the end-of-text token after chapters, in the order of names."""
     folder = tmp_path / "chapters"
     folder.mkdir()
-    paths = [write(folder / f"part {i}.txt", text, encoding) for i, text in CHAPTERS.items()]
+    paths = [write(folder / f"part {i:02}.TXT", text, encoding) for i, text in CHAPTERS.items()]
     (folder / "cover.jpg").write_bytes(b"\xff\xd8")
     whole = write(tmp_path / "whole.txt", "<|endoftext|>".join(CHAPTERS.values()))
     files = ["--encoding", encoding] if encoding == "cp1252" else []
@@ -508,7 +503,8 @@ def test_a_folder_of_chapters_is_a_text_of_documents(encoding, tmp_path):
         flags += ["--train_file", *chosen]
         run(out, *flags, *(files if name != "whole" else []))
         (cache,) = (out / "cache").iterdir()
-        tokens[name] = cache.name, cache.read_bytes()
+        ids, tokenizer = np.fromfile(cache, np.uint32), AutoTokenizer.from_pretrained(out)
+        tokens[name] = tokenizer.decode(ids), (ids == tokenizer.eos_token_id).sum()
     assert tokens["whole"] == tokens["folder"] == tokens["files"]
 
 
@@ -542,10 +538,9 @@ def test_a_table_in_another_encoding(tmp_path):
 def test_texts_in_json_that_look_like_something_else_stay_texts(texts, tmp_path):
     rows = [{"when": text, "other": {"a": i} if i % 2 else None} for i, text in enumerate(texts)]
     lines = "\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-    for name, content in (("a.jsonl", lines), ("b.json", json.dumps(rows, indent=2))):
-        path = write(tmp_path / name, content)
-        assert list(gpt2.read_column(path, "when", "utf-8-sig")) == texts
-    for content in ('{"when": 5}', "5", "[1, 2]", "null"):
+    path = write(tmp_path / "a.jsonl", lines)
+    assert list(gpt2.read_column(path, "when", "utf-8-sig")) == texts
+    for content in ('{"when": 5}', "5", "[1, 2]", "null", json.dumps(rows), '[\n{"when": "a"}\n]'):
         with pytest.raises(gpt2.InputError, match="c.json"):
             list(gpt2.read_texts([write(tmp_path / "c.json", content)], column="when"))
 
@@ -603,8 +598,7 @@ def test_the_next_command_works_as_it_is_printed(flags, tmp_path, monkeypatch, c
     out, cache = ["--output_dir", "an output"], ["--cache_dir", "cache"]
     gpt2.main(["--smoke", "--max_steps", "3", *flags, *out, *cache])
     printed = capsys.readouterr().out
-    own_text = "--train_file" in flags
-    assert ("tiny model" in printed.partition("Next:")[0]) == own_text
+    assert "tiny model" in printed.partition("Next:")[0]
     written = (tmp_path / "an output" / "generated.txt").read_bytes().decode()
     python, script, *command = shlex.split(printed.partition("Next:\n")[2])
     assert (python, script) == ("python", "gpt2_finetune.py")
@@ -796,6 +790,9 @@ def test_the_loss_of_a_step_is_the_mean_over_the_tokens_to_predict(name, tmp_pat
     """Divided by all labels it would be 15/16 of that."""
     torch.manual_seed(0)
     model = random_model(name, **DECODERS[name])
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
     *_, training_args = gpt2.parse_arguments(["--output_dir", str(tmp_path), "--bf16", "false"])
     blocks = gpt2.TextDataset(np.arange(1600) % 61, 16)
     data = {"train": blocks, "validation": blocks}
@@ -807,7 +804,8 @@ def test_the_loss_of_a_step_is_the_mean_over_the_tokens_to_predict(name, tmp_pat
     for number in (2, 1):
         halves = [{key: rows[i::number] for key, rows in batch.items()} for i in range(number)]
         _, items = trainer.get_batch_samples(iter(halves), number, training_args.device)
-        losses = [trainer.compute_loss(model, half, num_items_in_batch=items) for half in halves]
+        trainer.current_gradient_accumulation_steps = number
+        losses = [trainer.training_step(model, half, items) for half in halves]
         assert sum(losses).item() == pytest.approx(expected.item(), rel=1e-5)
     loss, _, _ = trainer.prediction_step(model, batch, prediction_loss_only=True)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
@@ -1008,7 +1006,7 @@ def test_tiny_shakespeare_from_random_weights_learns(real_data, tmp_path):
     assert metrics["eval_loss"] < 2.6
     (cache,) = (tmp_path / "out" / "cache").iterdir()
     characters = text.read_text(encoding="utf-8")
-    tokens = np.memmap(cache, np.uint16, mode="r")
+    tokens = np.memmap(cache, np.uint32, mode="r")
     end = "".join(sorted(set(characters))[token] for token in tokens[-500:])
     assert end == (characters + "\n\n")[-500:]
 
@@ -1108,7 +1106,7 @@ def test_copies_are_counted_by_characters_where_no_spaces_part_the_words():
         ("GATTACACCGTAGGCTAATCGGATTACCA" * 2, "ACCGTAGGCTAATCGGATTACC"),
     ):
         assert passage in text
-        found = gpt2.longest_copy([f"ẞ{passage}ẞ" * 2], [text[:9], text[9:]])
+        found = gpt2.longest_copy([f"ẞ{passage}ẞ" * 2], text)
         assert found == (passage, len(passage))
 
 
@@ -1118,10 +1116,10 @@ def test_a_passage_may_end_where_a_document_ends(tmp_path):
     paths = [write(tmp_path / f"{i}.txt", text) for i, text in enumerate(gpt2.SAMPLE_PARAGRAPHS)]
     blocks = gpt2.TextDataset(gpt2.load_tokens(paths, tokenizer, str(tmp_path / "cache")), 16)
     passage = " ".join(gpt2.SAMPLE_PARAGRAPHS[3].split()[-5:])
-    metrics = {"train_loss": 1.0, "train_samples_per_second": 2.0}
-    found = gpt2.measure(metrics, [[f"and {passage} And"]], {"train": blocks}, tokenizer)
-    assert found["copied_words"] == 5 and found["copied_characters"] == len(passage)
-    assert found["train_tokens_per_second"] == 32
+    found = gpt2.measure(
+        {"train_loss": 1.0}, [[f"and {passage} And"]], {"train": blocks}, tokenizer
+    )
+    assert found["copied_words"] == 5
 
 
 @pytest.mark.parametrize(
@@ -1132,11 +1130,11 @@ def test_a_passage_may_end_where_a_document_ends(tmp_path):
         ("--temperature 1 --top_k -1", "top_k.* strictly positive"),
         ("--max_new_tokens 0", "max_new_tokens.* greater than 0"),
         ("--num_return_sequences 2", "num_return_sequences"),
-        ("--stride -3", "no block of --block_size 64 with --stride -3"),
+        ("--stride -3", "no block of --block_size 64, --stride -3"),
         ("--block_size 0", "no block of --block_size 0"),
-        ("--validation_split_percentage 100", "built-in text: 0 tokens for train"),
-        ("--validation_split_percentage 101", "built-in text: 0 tokens for train"),
-        ("--validation_split_percentage -1 --do_eval", "built-in text: 0 tokens for validation"),
+        ("--validation_split_percentage 100", "0 tokens for train"),
+        ("--validation_split_percentage 101", "0 tokens for train"),
+        ("--validation_split_percentage -1 --do_eval", "0 tokens for validation"),
         (
             "--train_file a.jsonl --text_column body",
             r"a.jsonl .*row 1: no text 'body' in \['text'\]",
@@ -1233,14 +1231,14 @@ def copy_by_brute_force(texts, whole):
 
 @settings(deadline=None, max_examples=200)
 @given(
-    st.lists(st.text("ab \n", max_size=12), max_size=6),
+    st.text("ab \n", max_size=70),
     st.lists(st.text("ab ", max_size=15), min_size=1, max_size=3),
 )
-def test_longest_copy_is_that_of_trying_all(parts, texts):
-    found, words = gpt2.longest_copy(texts, parts)
+def test_longest_copy_is_that_of_trying_all(source, texts):
+    found, words = gpt2.longest_copy(texts, source)
     found = found.split()
-    assert words == len(found) == len(copy_by_brute_force(texts, "".join(parts)))
-    assert f" {' '.join(found)} " in f" {' '.join(''.join(parts).split())} " or not found
+    assert words == len(found) == len(copy_by_brute_force(texts, source))
+    assert f" {' '.join(found)} " in f" {' '.join(source.split())} " or not found
 
 
 def test_a_planted_passage_is_found_and_its_size_reported(saved, tmp_path, capsys):
@@ -1258,7 +1256,7 @@ def test_a_planted_passage_is_found_and_its_size_reported(saved, tmp_path, capsy
     flags += ["--model_name_or_path", str(saved), "--cache_dir", str(tmp_path), "--bf16", "false"]
     gpt2.main([*flags, "--output_dir", str(tmp_path / "out")])
     metrics = json.loads((tmp_path / "out" / "all_results.json").read_text())
-    assert (metrics["copied_words"], metrics["copied_characters"]) == (6, len(planted))
+    assert metrics["copied_words"] == 6
     assert f"6 words: {planted}\n" in capsys.readouterr().out
 
 

@@ -49,7 +49,7 @@ SAFE_SUFFIXES = {
     ".model",
     ".jinja",
     ".svg",
-    ".uint16",
+    ".uint32",
 }
 
 every_script = pytest.mark.parametrize("name", SCRIPTS)
