@@ -136,8 +136,6 @@ class FineTuningArguments(TrainingArguments):
     metric_for_best_model: Literal["accuracy", "f1_macro", "loss"] = "accuracy"
     # Evaluations in a row without a better one.
     early_stopping_patience: int | None = None
-    # "random" draws batches of rows of like length: see `ShuffledBatchesSampler`.
-    train_sampling_strategy: Literal["random", "sequential"] = "random"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -251,14 +249,16 @@ class TextClassificationDataset(Dataset):
         return Subset(self, self.lengths.argsort(descending=True, stable=True).tolist())
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        input_ids, token_type_ids = torch.from_numpy(self.rows[index]).long()
-        padding = (0, self.max_seq_length - len(input_ids))
+        ids, types = torch.from_numpy(self.rows[index]).long()
+        padding = (0, self.max_seq_length - len(ids))
         item = {
-            "input_ids": pad(input_ids, padding, value=self.pad_token_id),
-            "token_type_ids": pad(token_type_ids, padding),
-            "attention_mask": pad(torch.ones_like(input_ids), padding),
+            "input_ids": pad(ids, padding, value=self.pad_token_id),
+            "token_type_ids": pad(types, padding),
+            "attention_mask": pad(torch.ones_like(ids), padding),
         }
-        return item if self.labels is None else item | {"labels": self.labels[index]}
+        if self.labels is not None:
+            item["labels"] = self.labels[index]
+        return item
 
 
 def build_datasets(
@@ -272,7 +272,7 @@ def build_datasets(
         raise InputError(f"--max_seq_length {max_length}: 4 to {config.max_position_embeddings}")
     datasets, known = {}, []
     for split, table in tables.items():
-        columns, rows = table.to_dict("list"), joined(table)
+        columns = table.to_dict("list")
         labels = columns["label"] if split != "test" else []
         unknown = set(labels) - set(config.label2id)
         if unknown:
@@ -281,10 +281,11 @@ def build_datasets(
         numbers = [config.label2id[label] for label in labels] or None
         dataset = TextClassificationDataset(texts, tokenizer, pairs, numbers, max_length)
         print(f"{split}: {len(texts):,} rows, {dataset.cut:,} of them cut to {max_length} tokens")
-        leaks = rows.isin(known).sum()
-        if leaks:
-            print(f"{split}: {leaks:,} of {len(rows):,} rows also stand in training")
-        known = rows if split == "train" else known
+        leaks = joined(table).isin(known).sum()
+        if split == "train":
+            known = joined(table)
+        elif leaks:
+            print(f"{split}: {leaks:,} of {len(texts):,} rows also stand in training")
         if dataset.unknown > 0.05:
             print(f"warning: {split}: this model does not know {dataset.unknown:.0%} of the tokens")
         datasets[split] = dataset
@@ -324,9 +325,13 @@ def pretrained(
         config.id2label = dict(enumerate(own if kept else classes))
         config.label2id = {label: number for number, label in config.id2label.items()}
         config.problem_type = "single_label_classification"
-        options = {"dtype": torch.float32, "use_safetensors": True, "ignore_mismatched_sizes": True}
         model, loading = BertForSequenceClassification.from_pretrained(
-            folder, config=config, output_loading_info=True, **options
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
         new = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
         lost = [key for key in new if kept or not key.startswith(NEW_WEIGHTS)]
@@ -353,8 +358,8 @@ def load_tokenizer(folder: str, vocab_size: int) -> BertTokenizer:
     if not tokenizer.is_fast:
         raise InputError("its tokenizer cannot tell which texts are cut")
     if not vocab_size / 2 < len(tokenizer) <= vocab_size:
-        counts = f"the tokenizer knows {len(tokenizer)} tokens, the model {vocab_size}"
-        raise InputError(f"{counts}: is a file missing, or of another model?")
+        counts = f"{len(tokenizer)} tokens, the model {vocab_size}"
+        raise InputError(f"the tokenizer knows {counts}: is a file missing?")
     return tokenizer
 
 
@@ -392,7 +397,7 @@ def build_trainer(
     choose_schedule(args, len(rows or []))
     if validation is None:
         args.eval_strategy, args.load_best_model_at_end = "no", False
-    # Others would reorder evaluations, too.
+    # See `ShuffledBatchesSampler`; the library's others would reorder evaluations, too.
     if args.train_sampling_strategy != "sequential":
         args.train_sampling_strategy = "random"
     trainer = ClassificationTrainer(
@@ -407,9 +412,9 @@ def build_trainer(
     # The loss is a mean: divide by accumulated steps.
     trainer.model_accepts_loss_kwargs = False
     patience = getattr(args, "early_stopping_patience", None)
-    if patience and args.eval_strategy == "no":
-        raise InputError("--early_stopping_patience: give rows to evaluate on, and save epochs")
     if patience:
+        if args.eval_strategy == "no":
+            raise InputError("--early_stopping_patience: give rows to evaluate on, and save epochs")
         trainer.add_callback(EarlyStoppingCallback(patience, early_stopping_threshold=1e-6))
     if class_weights:
         counts = rows.labels.bincount(minlength=model.config.num_labels).to(args.device)
@@ -433,9 +438,8 @@ def choose_schedule(args: TrainingArguments, rows: int) -> None:
 
 
 class ClassificationTrainer(Trainer):
-    """`Trainer` with weights of the classes, and with batches of rows of like length."""
+    """`Trainer` with weights of the classes (classes,) and with batches of rows of like length."""
 
-    # (classes,)
     class_weights: torch.Tensor | None = None
 
     def compute_loss(self, model, inputs, return_outputs=False, **_):
@@ -527,8 +531,8 @@ def evaluate(
         figure = draw_confusion_matrix(labels, predicted, probabilities.columns)
         figure.savefig(folder / "confusion_matrix.png", dpi=120)
     print(classification_report(labels, predicted, zero_division=0))
-    shown = zip(texts[:12], predicted, probabilities.max(axis=1), strict=False)
-    for text, label, probability in shown:
+    best = probabilities.max(axis=1)
+    for text, label, probability in zip(texts[:12], predicted, best, strict=False):
         print(f"  {label} {probability:.3f}  {' '.join(text.split()):.90}")
     if len(set(predicted)) == 1 < len(set(labels)):
         print(f"warning: all rows are called {predicted[0]!r}: {MORE_TRAINING}")
@@ -544,12 +548,18 @@ def draw_confusion_matrix(
     """Draw how many rows of each class were taken for which; of many the 30 most frequent."""
     frequent = dict(Counter([*labels, *predicted, *classes]).most_common(30))
     shown = [name for name in classes if name in frequent]
-    # Not as mathematics.
-    names = [name.replace("$", r"\$") for name in shown]
     figure = Figure(figsize=2 * [2 + 0.7 * len(shown)], layout="constrained")
-    options = {"ax": figure.subplots(), "xticks_rotation": "vertical", "colorbar": False}
-    options |= {"labels": shown, "display_labels": names, "cmap": "Blues"}
-    ConfusionMatrixDisplay.from_predictions(labels, predicted, **options)
+    ConfusionMatrixDisplay.from_predictions(
+        labels,
+        predicted,
+        labels=shown,
+        # A dollar would begin mathematics.
+        display_labels=[name.replace("$", r"\$") for name in shown],
+        xticks_rotation="vertical",
+        cmap="Blues",
+        colorbar=False,
+        ax=figure.subplots(),
+    )
     return figure
 
 
@@ -609,8 +619,8 @@ def write_predictions(
     table = pd.concat([table, columns[~blank]], axis=1).replace(r"[\t\r\n]+", " ", regex=True)
     table.columns = table.columns.str.replace(r"\s+", " ", regex=True)
     with whole_files(trainer.args.output_dir) as folder:
-        options = {"sep": "\t", "index": False, "quoting": csv.QUOTE_NONE}
-        table.to_csv(folder / "predictions.tsv", **options)
+        file = folder / "predictions.tsv"
+        table.to_csv(file, sep="\t", index=False, quoting=csv.QUOTE_NONE)
     if scored.any():
         metrics |= accuracy_and_f1(labels[scored], predicted[scored], "test_")
     return metrics
@@ -651,8 +661,7 @@ class ShuffledBatchesSampler(Sampler):
     """
 
     def __init__(self, batch_size: int, lengths: torch.Tensor, seed: int):
-        self.batch_size, self.lengths, self.seed = batch_size, lengths, seed
-        self.epoch = 0
+        self.batch_size, self.lengths, self.seed, self.epoch = batch_size, lengths, seed, 0
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -873,7 +882,7 @@ def rows_of(text: str, suffix: str, column_names: list[str] | None) -> Iterator[
     excel = re.search(r'(?m)(?:^|\t)"[^"\t]*(?:""[^"\t]*)+"(?=[\t\n])', text)
     plain = separator == "\t" and not excel
     options = {"quoting": csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL, "strict": True}
-    options |= {"skipinitialspace": True, "restval": "", "delimiter": separator}
+    options |= {"skipinitialspace": True, "delimiter": separator}
     return csv.DictReader(io.StringIO(text), column_names, **options)
 
 
