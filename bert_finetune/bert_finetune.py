@@ -45,6 +45,7 @@ import csv
 import ctypes
 import gc
 import io
+import itertools
 import json
 import os
 import re
@@ -56,7 +57,7 @@ import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -88,7 +89,6 @@ from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
     Trainer,
-    TrainerCallback,
     TrainingArguments,
 )
 from transformers.hf_argparser import HfArg
@@ -98,26 +98,21 @@ from transformers.hf_argparser import HfArg
 class ScriptArguments:
     """Flags of this script; every flag of `transformers.TrainingArguments` works beside them."""
 
-    smoke: bool = HfArg(default=False, help="Train a tiny model: no download, seconds.")
+    smoke: bool = HfArg(default=False, help="A tiny model: seconds, no download.")
     model_name_or_path: str = HfArg(default="bert-base-uncased", help="Hub name or folder.")
-    train_file: str | None = HfArg(default=None, help="CSV, TSV, Excel, JSON lines or Parquet.")
-    validation_file: str | None = HfArg(default=None, help="Rows to evaluate on.")
-    validation_split_percentage: int = HfArg(
-        default=20, help="Without a validation file: its share of the training file."
-    )
-    test_file: str | None = HfArg(default=None, help="Rows to predict; labels may be missing.")
+    train_file: str | None = HfArg(default=None, help="CSV, TSV, Excel, JSON lines, Parquet.")
+    validation_file: str | None = HfArg(default=None, help="Rows to evaluate on; or else:")
+    validation_split_percentage: int = HfArg(default=20, help="So many of the training rows.")
+    test_file: str | None = HfArg(default=None, help="Rows to predict, labelled or not.")
     encoding: str = HfArg(default="utf-8-sig", help="Of text files; Excel's may be cp1252.")
-    column_names: list[str] | None = HfArg(default=None, help="For files without a header row.")
-    text_column: str = HfArg(default="text", help="Column with the text.")
-    text_pair_column: str | None = HfArg(default=None, help="Column with a pair's second text.")
-    label_column: str = HfArg(default="label", help="Column with the label: a string or number.")
+    column_names: list[str] | None = HfArg(default=None, help="Where a file has no header.")
+    text_column: str = HfArg(default="text", help="Its column.")
+    text_pair_column: str | None = HfArg(default=None, help="That of a second text.")
+    label_column: str = HfArg(default="label", help="Strings or numbers.")
     max_seq_length: int = HfArg(default=128, help="Longer texts are cut to so many tokens.")
-    max_train_samples: int | None = HfArg(default=None, help="Train on the first rows only.")
     skip_blank_rows: bool = HfArg(default=False, help="Leave out rows without text or label.")
-    class_weights: Literal["balanced"] | None = HfArg(
-        default=None, help="balanced: the fewer rows a class has, the more each counts."
-    )
-    baseline: bool = HfArg(default=True, help="Score TF-IDF with logistic regression, too.")
+    class_weights: Literal["balanced"] | None = HfArg(default=None, help="For rare classes.")
+    baseline: bool = HfArg(default=True, help="Compare with TF-IDF and logistic regression.")
 
 
 @dataclass
@@ -125,21 +120,22 @@ class FineTuningArguments(TrainingArguments):
     """The recipe: `TrainingArguments` with defaults for fine-tuning BERT."""
 
     output_dir: str = "outputs/bert_finetune"
-    num_train_epochs: float | None = None  # by the number of rows: see `choose_schedule`
+    # By the number of rows: see `choose_schedule`.
+    num_train_epochs: float | None = None
     per_device_train_batch_size: int | None = None
     per_device_eval_batch_size: int = 64
     learning_rate: float = 5e-5
     warmup_steps: float = 0.1
     logging_steps: float = 0.05
-    logging_nan_inf_filter: bool = False  # it hides a loss of NaN, and lets a GPU wait every step
+    # It hides a loss of NaN, and lets a GPU wait every step.
+    logging_nan_inf_filter: bool = False
     save_strategy: str = "epoch"
     save_total_limit: int = 1
     eval_strategy: str = "epoch"
     load_best_model_at_end: bool = True
     metric_for_best_model: Literal["accuracy", "f1_macro", "loss"] = "accuracy"
-    early_stopping_patience: int | None = None  # evaluations in a row without a better one
-    # "random" draws batches of rows of like length: see `ShuffledBatchesSampler`.
-    train_sampling_strategy: Literal["random", "sequential"] = "random"
+    # Evaluations in a row without a better one.
+    early_stopping_patience: int | None = None
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -161,7 +157,7 @@ def main(argv: list[str] | None = None) -> None:
         args.model_name_or_path = training_args.output_dir
     if "validation" in datasets:
         metrics |= evaluate(trainer, datasets["validation"], tables["validation"]["text"])
-    if args.baseline and {"train", "validation"} <= tables.keys():
+    if args.baseline and "validation" in tables and 1 < len(classes or []) <= 300:
         metrics |= compare_with_baseline(tables, metrics["eval_accuracy"])
     if "test" in datasets:
         metrics |= write_predictions(trainer, datasets["test"], tables["test"])
@@ -177,18 +173,16 @@ def load_splits(args: ScriptArguments, training_args: FineTuningArguments) -> di
     files = {"train": args.train_file, "validation": args.validation_file, "test": args.test_file}
     steps = (training_args.do_train, training_args.do_eval, training_args.do_predict)
     tables = {}
-    for split, wanted in zip(files, steps, strict=True):
-        limit = args.max_train_samples if split == "train" else None
-        if wanted and files[split]:
-            tables[split] = load_table(files[split], args, split).head(limit)
-        elif wanted and not any(files.values()):
-            tables[split] = pd.DataFrame(SAMPLE[split], columns=["text", "label"]).head(limit)
-        elif wanted and split == "validation" and "train" in tables:
+    for split in itertools.compress(files, steps):
+        if files[split]:
+            tables[split] = load_table(files[split], args, split)
+        elif not any(files.values()):
+            tables[split] = pd.DataFrame(SAMPLE[split], columns=["text", "label"])
+        elif split == "validation" and "train" in tables:
             share, seed = args.validation_split_percentage / 100, training_args.seed
             tables["train"], tables[split] = hold_out(tables["train"], share, seed)
-        elif wanted:
+        else:
             raise InputError(f"no {split} file: give --{split}_file, or choose with --do_...")
-    report_leaks(tables)
     return {split: table for split, table in tables.items() if len(table)}
 
 
@@ -212,17 +206,6 @@ def hold_out(table: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame
     return table[~held_out], table[held_out]
 
 
-def report_leaks(tables: dict[str, pd.DataFrame]) -> None:
-    """Print how many rows of validation and test stand in training, too: they show no quality."""
-    texts = {split: joined(table) for split, table in tables.items()}
-    known = texts.pop("train", [])
-    for split, rows in texts.items():
-        leaks = rows[rows.isin(known)]
-        if len(leaks):
-            share = f"{len(leaks):,} of {len(rows):,} rows"
-            print(f"{split}: {share} also stand in training, such as {leaks.iloc[0].strip()!r:.60}")
-
-
 class TextClassificationDataset(Dataset):
     """Texts, or pairs of texts, as tensors of exactly `max_seq_length` tokens, padded or cut.
 
@@ -244,8 +227,10 @@ class TextClassificationDataset(Dataset):
         self.labels = None if labels is None else torch.tensor(labels, dtype=torch.int64)
         self.rows, self.cut, unknown = [], 0, 0
         options = {"truncation": True, "max_length": max_seq_length}
-        options["split_special_tokens"] = True  # "[SEP]" in a text is text
-        options["return_token_type_ids"] = True  # BERT reads them, whatever its tokenizer is
+        # "[SEP]" in a text is text.
+        options["split_special_tokens"] = True
+        # BERT reads them, whatever its tokenizer is.
+        options["return_token_type_ids"] = True
         for start in trange(0, len(texts), 1000, desc="Tokenizing", disable=None, leave=False):
             part = slice(start, start + 1000)
             encoded = tokenizer(texts[part], text_pairs and text_pairs[part], **options)
@@ -264,14 +249,16 @@ class TextClassificationDataset(Dataset):
         return Subset(self, self.lengths.argsort(descending=True, stable=True).tolist())
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        input_ids, token_type_ids = torch.from_numpy(self.rows[index]).long()
-        padding = (0, self.max_seq_length - len(input_ids))
+        ids, types = torch.from_numpy(self.rows[index]).long()
+        padding = (0, self.max_seq_length - len(ids))
         item = {
-            "input_ids": pad(input_ids, padding, value=self.pad_token_id),
-            "token_type_ids": pad(token_type_ids, padding),
-            "attention_mask": pad(torch.ones_like(input_ids), padding),
+            "input_ids": pad(ids, padding, value=self.pad_token_id),
+            "token_type_ids": pad(types, padding),
+            "attention_mask": pad(torch.ones_like(ids), padding),
         }
-        return item if self.labels is None else item | {"labels": self.labels[index]}
+        if self.labels is not None:
+            item["labels"] = self.labels[index]
+        return item
 
 
 def build_datasets(
@@ -283,7 +270,7 @@ def build_datasets(
     """
     if not 4 <= max_length <= config.max_position_embeddings:
         raise InputError(f"--max_seq_length {max_length}: 4 to {config.max_position_embeddings}")
-    datasets = {}
+    datasets, known = {}, []
     for split, table in tables.items():
         columns = table.to_dict("list")
         labels = columns["label"] if split != "test" else []
@@ -294,6 +281,11 @@ def build_datasets(
         numbers = [config.label2id[label] for label in labels] or None
         dataset = TextClassificationDataset(texts, tokenizer, pairs, numbers, max_length)
         print(f"{split}: {len(texts):,} rows, {dataset.cut:,} of them cut to {max_length} tokens")
+        leaks = joined(table).isin(known).sum()
+        if split == "train":
+            known = joined(table)
+        elif leaks:
+            print(f"{split}: {leaks:,} of {len(texts):,} rows also stand in training")
         if dataset.unknown > 0.05:
             print(f"warning: {split}: this model does not know {dataset.unknown:.0%} of the tokens")
         datasets[split] = dataset
@@ -305,7 +297,7 @@ def class_names(labels: pd.Series) -> list[str]:
     classes = sorted(labels.unique())
     if len(classes) < 2:
         raise InputError(f"every training row has the label {classes[0]!r}: give two classes")
-    if pd.to_numeric(pd.Series(classes), errors="coerce").notna().all():
+    with suppress(ValueError):
         classes.sort(key=float)
     return classes
 
@@ -333,9 +325,13 @@ def pretrained(
         config.id2label = dict(enumerate(own if kept else classes))
         config.label2id = {label: number for number, label in config.id2label.items()}
         config.problem_type = "single_label_classification"
-        options = {"dtype": torch.float32, "use_safetensors": True, "ignore_mismatched_sizes": True}
         model, loading = BertForSequenceClassification.from_pretrained(
-            folder, config=config, output_loading_info=True, **options
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
         )
         new = {*loading["missing_keys"], *(key for key, *_ in loading["mismatched_keys"])}
         lost = [key for key in new if kept or not key.startswith(NEW_WEIGHTS)]
@@ -346,7 +342,8 @@ def pretrained(
         raise InputError(f"cannot load {name}: {error}") from error
 
 
-NEW_WEIGHTS = ("classifier.", "bert.pooler.")  # on top of BERT: not every checkpoint has them
+# On top of BERT: not every checkpoint has them.
+NEW_WEIGHTS = ("classifier.", "bert.pooler.")
 
 
 def load_tokenizer(folder: str, vocab_size: int) -> BertTokenizer:
@@ -356,14 +353,13 @@ def load_tokenizer(folder: str, vocab_size: int) -> BertTokenizer:
     library would make all letters small.
     """
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    words = set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)
-    if sum(word != word.lower() for word in words) > len(words) / 100:
+    if sum(map(str.istitle, tokenizer.get_vocab())) > len(tokenizer) / 100:
         tokenizer = AutoTokenizer.from_pretrained(folder, do_lower_case=False)
     if not tokenizer.is_fast:
         raise InputError("its tokenizer cannot tell which texts are cut")
     if not vocab_size / 2 < len(tokenizer) <= vocab_size:
-        counts = f"the tokenizer knows {len(tokenizer)} tokens, the model {vocab_size}"
-        raise InputError(f"{counts}: is a file missing, or of another model?")
+        counts = f"{len(tokenizer)} tokens, the model {vocab_size}"
+        raise InputError(f"the tokenizer knows {counts}: is a file missing?")
     return tokenizer
 
 
@@ -371,14 +367,14 @@ def tiny(
     texts: Iterable[str], classes: list[str]
 ) -> tuple[BertTokenizer, BertForSequenceClassification]:
     """For --smoke: a vocabulary of the words of these texts, and a small BERT to train on them."""
-    blank = BertTokenizer()
-    text = blank.backend_tokenizer.normalizer.normalize_str(" ".join(texts))
-    words = Counter(re.findall(r"\w+|[^\w\s]", text)).most_common(5000)
-    letters = sorted(set(text) - {" "})  # of them rare words are composed
-    pieces = [word for word, _ in words] + letters + [f"##{letter}" for letter in letters]
-    vocabulary = blank.get_vocab()  # [PAD], [UNK], [CLS], [SEP] and [MASK]
-    for piece in pieces:
-        vocabulary.setdefault(piece, len(vocabulary))
+    normalizer = BertTokenizer().backend_tokenizer.normalizer
+    text = normalizer.normalize_str(" ".join(texts))
+    words = dict(Counter(re.findall(r"\w+|[^\w\s]", text)).most_common(5000))
+    # Of them rare words are composed.
+    letters = sorted(set(text) - {" "})
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = [*special, *words, *letters, *(f"##{letter}" for letter in letters)]
+    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
     label2id = {label: number for number, label in enumerate(classes)}
     names = {"id2label": dict(enumerate(classes)), "label2id": label2id}
     config = BertConfig(vocab_size=len(vocabulary), **names, **TINY_SIZE)
@@ -401,26 +397,25 @@ def build_trainer(
     choose_schedule(args, len(rows or []))
     if validation is None:
         args.eval_strategy, args.load_best_model_at_end = "no", False
-    if args.metric_for_best_model in ("accuracy", "f1_macro"):
-        args.metric_for_best_model += TIE_BROKEN
+    # See `ShuffledBatchesSampler`; the library's others would reorder evaluations, too.
     if args.train_sampling_strategy != "sequential":
-        args.train_sampling_strategy = "random"  # others would reorder evaluations, too
+        args.train_sampling_strategy = "random"
     trainer = ClassificationTrainer(
         model,
         args,
-        data_collator=partial(cut_padding, multiple_of=8 if args.torch_compile else 1),
+        data_collator=cut_padding,
         train_dataset=rows,
         eval_dataset=validation and validation.longest_first(),
         processing_class=tokenizer,
         compute_metrics=lambda out: accuracy_and_f1(out.label_ids, out.predictions.argmax(-1)),
-        callbacks=[BreakTies()],
     )
-    trainer.model_accepts_loss_kwargs = False  # the loss is a mean: divide by accumulated steps
+    # The loss is a mean: divide by accumulated steps.
+    trainer.model_accepts_loss_kwargs = False
     patience = getattr(args, "early_stopping_patience", None)
-    if patience and args.eval_strategy == "no":
-        raise InputError("--early_stopping_patience: give rows to evaluate on, and save epochs")
     if patience:
-        trainer.add_callback(EarlyStoppingCallback(patience))
+        if args.eval_strategy == "no":
+            raise InputError("--early_stopping_patience: give rows to evaluate on, and save epochs")
+        trainer.add_callback(EarlyStoppingCallback(patience, early_stopping_threshold=1e-6))
     if class_weights:
         counts = rows.labels.bincount(minlength=model.config.num_labels).to(args.device)
         trainer.class_weights = len(rows) / counts.count_nonzero() / counts.clamp(min=1)
@@ -443,19 +438,25 @@ def choose_schedule(args: TrainingArguments, rows: int) -> None:
 
 
 class ClassificationTrainer(Trainer):
-    """`Trainer` with weights of the classes, and with batches of rows of like length."""
+    """`Trainer` with weights of the classes (classes,) and with batches of rows of like length."""
 
-    class_weights: torch.Tensor | None = None  # (classes,)
+    class_weights: torch.Tensor | None = None
 
     def compute_loss(self, model, inputs, return_outputs=False, **_):
         """Return the mean cross-entropy; weights and label smoothing are for training alone."""
-        labels, options = inputs.pop("labels"), {}  # labels: (batch,)
+        labels, options = inputs.pop("labels"), {}
         outputs = model(**inputs)
         if model.training:
             options["weight"] = self.class_weights
             options["label_smoothing"] = self.args.label_smoothing_factor
         loss = cross_entropy(outputs["logits"].float(), labels, **options)
         return (loss, outputs) if return_outputs else loss
+
+    def _determine_best_metric(self, metrics, trial):
+        """Of two epochs of equal accuracy or F1 the one of the lower loss is the better one."""
+        loss = metrics["eval_loss"]
+        scores = {name: score - 1e-9 * loss for name, score in metrics.items()}
+        return super()._determine_best_metric(scores | {"eval_loss": loss}, trial)
 
     def _get_train_sampler(self, *datasets):
         args = self.args
@@ -466,22 +467,11 @@ class ClassificationTrainer(Trainer):
         return ShuffledBatchesSampler(rows_per_step, self.train_dataset.lengths, seed)
 
 
-class BreakTies(TrainerCallback):
-    """Of two epochs of equal accuracy or F1 the one of the lower loss is the better one."""
-
-    def on_evaluate(self, args, state, control, metrics, **_):
-        name = f"eval_{args.metric_for_best_model}"
-        if name.endswith(TIE_BROKEN):
-            metrics[name] = metrics[name.removesuffix(TIE_BROKEN)] - 1e-9 * metrics["eval_loss"]
-
-
-TIE_BROKEN = "_tie_broken"
-
-
-def accuracy_and_f1(labels: Sequence, predicted: Sequence) -> dict[str, float]:
+def accuracy_and_f1(labels: Sequence, predicted: Sequence, prefix: str = "") -> dict[str, float]:
     """Return accuracy and macro F1: the mean over the classes that occur in either."""
     f1_macro = f1_score(labels, predicted, average="macro", zero_division=0)
-    return {"accuracy": accuracy_score(labels, predicted), "f1_macro": f1_macro}
+    accuracy = accuracy_score(labels, predicted)
+    return {f"{prefix}accuracy": accuracy, f"{prefix}f1_macro": f1_macro}
 
 
 def train(trainer: Trainer) -> dict[str, float]:
@@ -541,8 +531,8 @@ def evaluate(
         figure = draw_confusion_matrix(labels, predicted, probabilities.columns)
         figure.savefig(folder / "confusion_matrix.png", dpi=120)
     print(classification_report(labels, predicted, zero_division=0))
-    shown = zip(texts[:12], predicted, probabilities.max(axis=1), strict=False)
-    for text, label, probability in shown:
+    best = probabilities.max(axis=1)
+    for text, label, probability in zip(texts[:12], predicted, best, strict=False):
         print(f"  {label} {probability:.3f}  {' '.join(text.split()):.90}")
     if len(set(predicted)) == 1 < len(set(labels)):
         print(f"warning: all rows are called {predicted[0]!r}: {MORE_TRAINING}")
@@ -555,16 +545,21 @@ MORE_TRAINING = "try --num_train_epochs 20 --learning_rate 1e-4 with the other f
 def draw_confusion_matrix(
     labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str]
 ) -> Figure:
-    """Draw how many rows of each class were taken for which; of many classes the 30 worst."""
-    wrong = labels != predicted
-    mistakes = Counter([*classes, *labels[wrong], *predicted[wrong]])
-    worst = dict(mistakes.most_common(30))
-    shown = [name for name in classes if name in worst]
+    """Draw how many rows of each class were taken for which; of many the 30 most frequent."""
+    frequent = dict(Counter([*labels, *predicted, *classes]).most_common(30))
+    shown = [name for name in classes if name in frequent]
     figure = Figure(figsize=2 * [2 + 0.7 * len(shown)], layout="constrained")
-    options = {"labels": shown, "cmap": "Blues", "colorbar": False, "ax": figure.subplots()}
-    options["display_labels"] = [name.replace("$", r"\$") for name in shown]  # no mathematics
-    options["xticks_rotation"] = "vertical"
-    ConfusionMatrixDisplay.from_predictions(labels, predicted, **options)
+    ConfusionMatrixDisplay.from_predictions(
+        labels,
+        predicted,
+        labels=shown,
+        # A dollar would begin mathematics.
+        display_labels=[name.replace("$", r"\$") for name in shown],
+        xticks_rotation="vertical",
+        cmap="Blues",
+        colorbar=False,
+        ax=figure.subplots(),
+    )
     return figure
 
 
@@ -573,24 +568,22 @@ def compare_with_baseline(tables: dict[str, pd.DataFrame], accuracy: float) -> d
 
     Both accuracies have the 95 % interval of E. B. Wilson (1927), https://doi.org/10.2307/2276774.
     """
-    texts, labels = joined(tables["train"]), tables["train"]["label"]
-    if labels.nunique() > 300:
-        print("No baseline: with more than 300 classes it takes too much memory")
-        return {}
+    texts, validation = joined(tables["train"]), tables["validation"]
     words = {"token_pattern": r"\w+|[^\w\s]"}
+    # Chinese, Thai: no spaces between words.
     if texts.str.len().sum() > 20 * texts.str.count(r"\s+").sum():
-        words = {"analyzer": "char", "ngram_range": (1, 3)}  # Chinese, Thai: no spaces between them
+        words = {"analyzer": "char", "ngram_range": (1, 3)}
     model = make_pipeline(TfidfVectorizer(**words), LogisticRegression(max_iter=1000))
-    predicted = model.fit(texts, labels).predict(joined(tables["validation"]))
-    scores = accuracy_and_f1(tables["validation"]["label"], predicted)
-    rows, shares = len(predicted), {"TF-IDF": scores["accuracy"], "BERT": accuracy}
+    predicted = model.fit(texts, tables["train"]["label"]).predict(joined(validation))
+    metrics = accuracy_and_f1(validation["label"], predicted, "baseline_")
+    baseline, rows = metrics["baseline_accuracy"], len(validation)
     print(f"Accuracy of {rows:,} rows, with 95 % intervals:")
-    for name, share in shares.items():
+    for name, share in {"TF-IDF": baseline, "BERT": accuracy}.items():
         interval = binomtest(round(share * rows), rows).proportion_ci(method="wilson")
         print(f"  {name} {share:.3f} ({interval.low:.3f} to {interval.high:.3f})")
-    if accuracy <= scores["accuracy"] and accuracy < 1:
+    if accuracy <= baseline and accuracy < 1:
         print(f"warning: BERT is not better than counting words: {MORE_TRAINING}")
-    return {f"baseline_{name}": score for name, score in scores.items()}
+    return metrics
 
 
 def predict(
@@ -602,10 +595,10 @@ def predict(
     """
     batches = dataset.longest_first()
     output = trainer.predict(batches, metric_key_prefix=prefix)
-    probabilities = np.empty(output.predictions.shape)  # (rows, classes)
-    probabilities[batches.indices] = torch.from_numpy(output.predictions).double().softmax(-1)
-    table = pd.DataFrame(probabilities).rename(columns=trainer.model.config.id2label)
-    return table.columns.to_numpy()[probabilities.argmax(-1)], table, output.metrics
+    scores = torch.from_numpy(output.predictions).double().softmax(-1).numpy()
+    table = pd.DataFrame(scores, batches.indices).sort_index()
+    table = table.rename(columns=trainer.model.config.id2label)
+    return table.columns.to_numpy()[table.to_numpy().argmax(-1)], table, output.metrics
 
 
 def write_predictions(
@@ -618,20 +611,18 @@ def write_predictions(
     """
     predicted, probabilities, metrics = predict(trainer, dataset)
     table = table.reset_index(drop=True)
-    labels = table.pop("label") if "label" in table else pd.Series("", table.index)
-    blank, scored = table["text"] == "", labels.isin(probabilities.columns)
+    labels, blank = table.pop("label"), table["text"] == ""
+    scored = labels.isin(probabilities.columns)
     print(f"test: {blank.sum():,} rows have no text: no prediction; {scored.sum():,} are scored")
     columns = pd.DataFrame({"label": predicted, "probability": probabilities.max(axis=1)})
     columns = pd.concat([columns, probabilities], axis=1).round(6)
-    columns[blank] = None
-    table = pd.concat([table, columns], axis=1).replace(r"[\t\r\n]+", " ", regex=True)
+    table = pd.concat([table, columns[~blank]], axis=1).replace(r"[\t\r\n]+", " ", regex=True)
     table.columns = table.columns.str.replace(r"\s+", " ", regex=True)
     with whole_files(trainer.args.output_dir) as folder:
-        options = {"sep": "\t", "index": False, "quoting": csv.QUOTE_NONE}
-        table.to_csv(folder / "predictions.tsv", **options)
+        file = folder / "predictions.tsv"
+        table.to_csv(file, sep="\t", index=False, quoting=csv.QUOTE_NONE)
     if scored.any():
-        scores = accuracy_and_f1(labels[scored], predicted[scored])
-        metrics |= {f"test_{name}": score for name, score in scores.items()}
+        metrics |= accuracy_and_f1(labels[scored], predicted[scored], "test_")
     return metrics
 
 
@@ -649,17 +640,14 @@ def next_command(args: ScriptArguments) -> str:
 # Speed: the same, faster --------------------------------------------------------------------------
 
 
-def cut_padding(
-    items: list[dict[str, torch.Tensor]], multiple_of: int = 1
-) -> dict[str, torch.Tensor]:
+def cut_padding(items: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Do what `default_collate` does, and cut the batch to its longest row: the same loss.
 
     A sentence of SST-2 has a sixth of 128 tokens: the training takes a fifth of the time.
-    `multiple_of`: cut to such a length, so that few shapes come to a model that is compiled.
     """
-    batch = default_collate(items)  # (batch, max_seq_length), and labels (batch,)
-    longest = int(batch["attention_mask"].sum(dim=1).max())
-    longest += -longest % multiple_of
+    # (batch, max_seq_length), and labels (batch,)
+    batch = default_collate(items)
+    longest = batch["attention_mask"].sum(dim=1).max()
     labels = {"labels": batch.pop("labels")} if "labels" in batch else {}
     return {name: tensor[:, :longest] for name, tensor in batch.items()} | labels
 
@@ -673,8 +661,7 @@ class ShuffledBatchesSampler(Sampler):
     """
 
     def __init__(self, batch_size: int, lengths: torch.Tensor, seed: int):
-        self.batch_size, self.lengths, self.seed = batch_size, lengths, seed
-        self.epoch = 0
+        self.batch_size, self.lengths, self.seed, self.epoch = batch_size, lengths, seed, 0
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -688,7 +675,8 @@ class ShuffledBatchesSampler(Sampler):
         for window in torch.randperm(len(self), generator=generator).split(100 * self.batch_size):
             rows = window[self.lengths[window].argsort(stable=True)]
             batches += rows.split(self.batch_size)
-        *batches, last = batches  # the last may be smaller: it stays last
+        # The last may be smaller: it stays last.
+        *batches, last = batches
         order = torch.randperm(len(batches), generator=generator)
         return iter(torch.cat([*(batches[number] for number in order), last]).tolist())
 
@@ -736,7 +724,8 @@ class InputError(ValueError):
 
 def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, FineTuningArguments]:
     """Parse the command line, and choose the steps; bad usage raises InputError."""
-    csv.field_size_limit(2**31 - 1)  # a text may be long
+    # A text may be long.
+    csv.field_size_limit(2**31 - 1)
     args, training_args = parse(argv, ScriptArguments, FineTuningArguments)
     if not (training_args.do_train or training_args.do_eval or training_args.do_predict):
         training_args.do_train = training_args.do_eval = True
@@ -744,7 +733,8 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, FineTuning
     if args.smoke and not training_args.do_train:
         raise InputError("--smoke builds a model to train: leave it out to use a saved one")
     if args.smoke:
-        torch.set_num_threads(1)  # so small a model gains nothing from more
+        # So small a model gains nothing from more.
+        torch.set_num_threads(1)
     return args, training_args
 
 
@@ -821,24 +811,24 @@ def load_table(path: str, args: ScriptArguments, split: str) -> pd.DataFrame:
     Raises InputError with all rows that lack something; rows to predict may.
     """
     table = read_table(path, args.column_names, args.encoding)
-    names = {args.text_column: "text", args.text_pair_column: "text_pair"}
-    if args.label_column in table or split != "test":
-        names[args.label_column] = "label"
-    names.pop(None, None)
+    if split == "test" and args.label_column not in table:
+        table[args.label_column] = ""
+    names = {args.text_column: "text", args.label_column: "label"}
+    if args.text_pair_column:
+        names[args.text_pair_column] = "text_pair"
     for column, name in names.items():
         if column not in table:
             raise InputError(f"{path}: no {column!r} among {list(table)}: give --{name}_column")
     table = table.drop(columns={"text", "text_pair", "label"} - set(names), errors="ignore")
     table = table.rename(columns=names)
-    if "label" in table:  # 1.0, as gaps in a column make of 1, is 1
-        table["label"] = table["label"].str.replace(r"^(-?\d+)\.0$", r"\1", regex=True)
-    blank = table[[*names.values()]] == ""  # (rows, columns)
-    if split == "test" or not blank.any(axis=None):
-        return table
-    faults = []
+    # 1.0, as gaps in a column make of 1, is 1.
+    table["label"] = table["label"].str.replace(r"^(-?\d+)\.0$", r"\1", regex=True)
+    faults, blank = [], table[[*names.values()]] == ""
     for name in blank.columns[blank.any()]:
         rows = table.index[blank[name]].tolist()
         faults.append(f"the {name} is blank in {len(rows):,} rows: {rows[:5]}")
+    if split == "test" or not faults:
+        return table
     found = f"{path}, counted as a spreadsheet does: {', '.join(faults)}"
     if not args.skip_blank_rows:
         raise InputError(f"{found}: fill them, or leave them out with --skip_blank_rows")
@@ -857,7 +847,8 @@ def read_table(
     header = suffix not in ("", ".parquet", ".json", ".jsonl") and not column_names
     try:
         if suffix in ("", ".parquet"):
-            table = pd.read_parquet(path, dtype_backend="pyarrow")  # whose bytes become text
+            # Whose bytes become text.
+            table = pd.read_parquet(path, dtype_backend="pyarrow")
         elif suffix == ".xlsx":
             options = {"names": column_names, "header": 0 if header else None}
             table = pd.read_excel(path, dtype=str, keep_default_na=False, **options)
@@ -872,7 +863,8 @@ def read_table(
     table.index = range(1 + header, 1 + header + len(table))
     if table.empty:
         raise InputError(f"{path}: no rows")
-    if None in table:  # where `csv` puts the rest of a row
+    # Where `csv` puts the rest of a row.
+    if None in table:
         row = table[None].first_valid_index()
         raise InputError(f"{path}, row {row}: more columns than names: look at its quotes")
     return table.astype("string").fillna("").apply(lambda texts: texts.str.strip())
@@ -890,7 +882,7 @@ def rows_of(text: str, suffix: str, column_names: list[str] | None) -> Iterator[
     excel = re.search(r'(?m)(?:^|\t)"[^"\t]*(?:""[^"\t]*)+"(?=[\t\n])', text)
     plain = separator == "\t" and not excel
     options = {"quoting": csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL, "strict": True}
-    options |= {"skipinitialspace": True, "restval": "", "delimiter": separator}
+    options |= {"skipinitialspace": True, "delimiter": separator}
     return csv.DictReader(io.StringIO(text), column_names, **options)
 
 
@@ -1078,7 +1070,8 @@ if __name__ == "__main__":
     # Or the hub's storage, out of reach, is tried again for minutes.
     os.environ.setdefault("HF_XET_CLIENT_RETRY_BASE_DELAY", "300ms")
     for stream in filter(None, (sys.stdout, sys.stderr)):
-        stream.reconfigure(errors="replace")  # not every screen can show every character
+        # Not every screen can show every character.
+        stream.reconfigure(errors="replace")
     try:
         main()
         print(end="", flush=True)

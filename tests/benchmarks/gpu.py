@@ -133,13 +133,10 @@ def measure_bert(tiny: bool) -> None:
         config = BertConfig(vocab_size=30522, **labels, **bert.TINY_SIZE if tiny else {})
         return BertForSequenceClassification(config)
 
-    def ours(batch, *flags, multiple_of=None):
+    def ours(batch, *flags):
         size = ["--per_device_train_batch_size", str(batch), "--num_train_epochs", "2"]
         args = parse(bert, *size, *flags)
-        trainer = bert.build_trainer(model(), tokenizer, args, {"train": rows})
-        if multiple_of:
-            trainer.data_collator = partial(bert.cut_padding, multiple_of=multiple_of)
-        return trainer
+        return bert.build_trainer(model(), tokenizer, args, {"train": rows})
 
     def other(batch, collator, data, **options):
         options |= {"num_train_epochs": 2, "save_strategy": "no", "logging_strategy": "no"}
@@ -155,10 +152,8 @@ def measure_bert(tiny: bool) -> None:
         name = f"BERT, padding collator, group_by_length, bf16, batch {batch}"
         train(name, "rows", batch, partial(other, batch, padding, plain, **best))
         train(f"BERT, script, batch {batch}", "rows", batch, partial(ours, batch))
-        for multiple_of in (8, 32):
-            name = f"BERT, script, compiled, multiples of {multiple_of}, batch {batch}"
-            build = partial(ours, batch, *COMPILED, multiple_of=multiple_of)
-            train(name, "rows", batch, build)
+        name = f"BERT, script, compiled, batch {batch}"
+        train(name, "rows", batch, partial(ours, batch, *COMPILED))
 
 
 def measure_t5(tiny: bool) -> None:
