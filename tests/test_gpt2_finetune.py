@@ -1132,6 +1132,7 @@ def test_a_passage_may_end_where_a_document_ends(tmp_path):
         ("--num_return_sequences 2", "num_return_sequences"),
         ("--stride -3", "no block of --block_size 64, --stride -3"),
         ("--block_size 0", "no block of --block_size 0"),
+        ("--block_size 1", "605 tokens for train: no block of --block_size 1"),
         ("--validation_split_percentage 100", "0 tokens for train"),
         ("--validation_split_percentage 101", "0 tokens for train"),
         ("--validation_split_percentage -1 --do_eval", "0 tokens for validation"),
