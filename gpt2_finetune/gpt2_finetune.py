@@ -8,6 +8,7 @@
 #     "numpy>=2.1",
 #     "safetensors>=0.6",
 #     "torch>=2.11",
+#     "tqdm>=4.67",
 #     "transformers>=5.10",
 # ]
 # ///
@@ -69,6 +70,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from huggingface_hub.utils import enable_progress_bars
 from matplotlib.figure import Figure
 from safetensors import SafetensorError
+from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -257,7 +259,8 @@ def load_tokens(
     cache = Path(cache_dir, f"{digest.hexdigest()}.uint32")
     if not cache.exists():
         with whole_files(cache_dir) as folder, open(folder / cache.name, "wb") as file:
-            for ids in tokenize(read(), tokenizer):
+            pieces = tokenize(read(), tokenizer)
+            for ids in tqdm(pieces, "Tokenizing", unit=" pieces", disable=None, leave=False):
                 np.array(ids, np.uint32).tofile(file)
     return np.memmap(cache, np.uint32, mode="r")
 
@@ -271,9 +274,7 @@ def read_texts(
     """Yield files, rows of tables or the built-in paragraphs, in pieces, and `end` after each."""
     if not paths:
         yield from (paragraph + end for paragraph in SAMPLE_PARAGRAPHS)
-    # A folder means its texts, in the order of their names.
-    files = [sorted(Path(path).glob("*.[Tt][Xx][Tt]")) or [path] for path in paths or ()]
-    for path in chain.from_iterable(files):
+    for path in chain.from_iterable(map(text_files, paths or ())):
         try:
             if column:
                 yield from (text + end for text in read_column(path, column, encoding))
@@ -281,6 +282,13 @@ def read_texts(
                 yield from chain(read_pieces(path, encoding), [end])
         except (AttributeError, TypeError, ValueError, *HUB_ERRORS) as error:
             raise InputError(f"cannot read {path} with --encoding {encoding}: {error}") from error
+
+
+def text_files(path: str) -> list[str]:
+    """Return the texts in a folder, chapter 2 before chapter 10; a file is itself."""
+    texts = map(str, Path(path).glob("*.[Tt][Xx][Tt]"))
+    by_number = partial(re.sub, r"\d+", lambda digits: digits[0].zfill(20))
+    return sorted(texts, key=by_number) or [path]
 
 
 # Up to 4,096 characters: what is left of the text, else a part that ends between two words (after
@@ -487,7 +495,7 @@ def measure(
     datasets: dict[str, TextDataset],
     tokenizer: PreTrainedTokenizerBase,
 ) -> dict[str, float]:
-    """Return perplexity, bits per byte, and how much of the texts is copied.
+    """Return perplexity, bits per byte, tokens per second, and how much of the texts is copied.
 
     The perplexity is exp of the loss in nats per token. Bits per byte, unlike the loss, can be
     compared between tokenizers; control tokens cost bits and are no text.
@@ -497,40 +505,45 @@ def measure(
         loss, blocks = metrics["eval_loss"], datasets["validation"]
         tokens = blocks.tokens[: len(blocks) * blocks.block_size]
         found["eval_perplexity"] = np.exp(loss)
-        size = len(decode(tokens, tokenizer).encode())
+        size = sum(len(text.encode()) for text in decode(tokens, tokenizer))
         found["eval_bits_per_byte"] = loss / np.log(2) * len(tokens) / size
-    if "train_loss" in metrics and texts:
-        passage, words = longest_copy(texts[-1], decode(datasets["train"].tokens, tokenizer, " "))
-        found["copied_words"] = words
-        print(f"Longest passage from the training text, {words} words: {passage}")
+    if "train_loss" in metrics:
+        blocks = datasets["train"]
+        found["train_tokens_per_second"] = metrics["train_samples_per_second"] * blocks.block_size
+        if texts:
+            passage, words = longest_copy(texts[-1], decode(blocks.tokens, tokenizer, " "))
+            found |= {"copied_words": words, "copied_characters": len(passage)}
+            print(f"Longest passage from the training text, {words} words: {passage}")
     return found
 
 
-def decode(tokens: np.ndarray, tokenizer: PreTrainedTokenizerBase, end: str = "") -> str:
-    """Return the text of tokens, which holds no NUL, with `end` for the end-of-text token."""
-    parts = np.array_split(tokens, len(tokens) // 2**18 + 1)
-    text = "".join(tokenizer.decode(part, clean_up_tokenization_spaces=False) for part in parts)
-    return text.replace(tokenizer.eos_token or "\0", end)
+def decode(tokens: np.ndarray, tokenizer: PreTrainedTokenizerBase, end: str = "") -> Iterator[str]:
+    """Yield the text of tokens, a part at a time, with `end` for the end-of-text token."""
+    for part in np.array_split(tokens, len(tokens) // 2**18 + 1):
+        text = tokenizer.decode(part, clean_up_tokenization_spaces=False)
+        yield text.replace(tokenizer.eos_token or "\0", end)  # a text holds no NUL
 
 
-def longest_copy(texts: list[str], source: str) -> tuple[str, int]:
-    """Return the longest passage of the texts that stands in the source, and its words.
+def longest_copy(texts: list[str], parts: Iterable[str]) -> tuple[str, int]:
+    """Return the longest passage of the texts that stands in the joined parts, and its words.
 
     They are whole words; white space of any kind counts as one space. Where words stand without
     spaces between them, as in Chinese (so that the mean "word" has more than 15 characters), every
-    character is a word.
+    character is a word. Memory: that of one part.
     """
     words, space = [text.split() for text in texts], " "
     if sum(map(len, texts)) > 15 * sum(map(len, words)):
         words, space = [list("".join(text)) for text in words], ""
-    source = re.sub(r"\s+", space, f" {source} ")
-    longest = []
-    for text in words:
-        for start in range(len(text)):
-            end = start + len(longest) + 1
-            while end <= len(text) and space + space.join(text[start:end]) + space in source:
-                longest = text[start:end]
-                end += 1
+    longest, window = [], space
+    overlap = max(map(len, texts)) + 2
+    for part in chain(parts, [space]):
+        window = re.sub(r"\s+", space, window[-overlap:] + part)
+        for text in words:
+            for start in range(len(text) - len(longest)):
+                end = start + len(longest) + 1
+                while end <= len(text) and space + space.join(text[start:end]) + space in window:
+                    longest = text[start:end]
+                    end += 1
     return space.join(longest), len(longest)
 
 

@@ -1106,7 +1106,7 @@ def test_copies_are_counted_by_characters_where_no_spaces_part_the_words():
         ("GATTACACCGTAGGCTAATCGGATTACCA" * 2, "ACCGTAGGCTAATCGGATTACC"),
     ):
         assert passage in text
-        found = gpt2.longest_copy([f"ẞ{passage}ẞ" * 2], text)
+        found = gpt2.longest_copy([f"ẞ{passage}ẞ" * 2], [text])
         assert found == (passage, len(passage))
 
 
