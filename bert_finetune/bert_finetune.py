@@ -850,8 +850,9 @@ def read_table(
             # Whose bytes become text.
             table = pd.read_parquet(path, dtype_backend="pyarrow")
         elif suffix == ".xlsx":
-            options = {"names": column_names, "header": 0 if header else None}
-            table = pd.read_excel(path, dtype=str, keep_default_na=False, **options)
+            options = {"dtype": str, "keep_default_na": False, "header": 0 if header else None}
+            table = pd.read_excel(path, **options)
+            table.columns = column_names or table.columns
         else:
             text = Path(path).read_text(encoding=encoding_of(path, encoding))
             rows.extend(map(dict, rows_of(text, suffix, column_names)))

@@ -117,6 +117,7 @@ from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
 from tokenizers import (
     Encoding,
+    Regex,
     Tokenizer,
     decoders,
     models,
@@ -290,7 +291,8 @@ def train_tokenizer(
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     steps = [normalizers.NFC()] if keep_case else [normalizers.NFC(), normalizers.Lowercase()]
     tokenizer.normalizer = normalizers.Sequence(steps)
-    steps = [pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()]
+    words = pre_tokenizers.Split(Regex(r"▁?(\w+|[^\w▁])"), "isolated")
+    steps = [pre_tokenizers.Metaspace(split=False), words]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
     tokenizer.decoder = decoders.Metaspace()
     options = {"special_tokens": SPECIAL_TOKENS, "show_progress": False}

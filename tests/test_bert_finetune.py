@@ -980,6 +980,18 @@ def test_a_tsv_that_excel_wrote_and_one_with_plain_quotes(tmp_path):
     assert table["text"].tolist() == ['"a" b "c"', '"d']
 
 
+def test_excel_needs_a_name_for_every_column(tmp_path):
+    """With fewer names pandas would take the first columns for an index, in silence."""
+    pytest.importorskip("openpyxl")
+    file = tmp_path / "mails.xlsx"
+    rows = pd.DataFrame({"number": ["17", "18"], "mail": ["good", "bad"], "kind": ["1", "0"]})
+    rows.to_excel(file, index=False, header=False)
+    table = bert.read_table(str(file), ["number", "text", "label"])
+    assert table.to_numpy().tolist() == rows.to_numpy().tolist()
+    with pytest.raises(bert.InputError, match=r"mails\.xlsx.*3 elements, new values have 2"):
+        bert.read_table(str(file), ["text", "label"])
+
+
 def test_an_excel_file(tmp_path, monkeypatch):
     pytest.importorskip("openpyxl")
     table = pd.DataFrame({"text": ["None", "ü"], "label": ["1", "0"]})

@@ -489,10 +489,10 @@ CHAPTERS = {i: f"Chapter {i}. Zoë paid {i}0 € – “enough” for the ferry.
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
 def test_a_folder_of_chapters_is_a_text_of_documents(encoding, tmp_path):
-    """That of one text with the end-of-text token after chapters, in the order of names."""
+    """That of one text with the end-of-text token after chapters, 2 before 10."""
     folder = tmp_path / "chapters"
     folder.mkdir()
-    paths = [write(folder / f"part {i:02}.TXT", text, encoding) for i, text in CHAPTERS.items()]
+    paths = [write(folder / f"part {i}.TXT", text, encoding) for i, text in CHAPTERS.items()]
     (folder / "cover.jpg").write_bytes(b"\xff\xd8")
     whole = write(tmp_path / "whole.txt", "<|endoftext|>".join(CHAPTERS.values()))
     files = ["--encoding", encoding] if encoding == "cp1252" else []
@@ -1116,9 +1116,9 @@ def test_a_passage_may_end_where_a_document_ends(tmp_path):
     paths = [write(tmp_path / f"{i}.txt", text) for i, text in enumerate(gpt2.SAMPLE_PARAGRAPHS)]
     blocks = gpt2.TextDataset(gpt2.load_tokens(paths, tokenizer, str(tmp_path / "cache")), 16)
     passage = " ".join(gpt2.SAMPLE_PARAGRAPHS[3].split()[-5:])
-    found = gpt2.measure(
-        {"train_loss": 1.0}, [[f"and {passage} And"]], {"train": blocks}, tokenizer
-    )
+    metrics = {"train_loss": 1.0, "train_samples_per_second": 2.0}
+    found = gpt2.measure(metrics, [[f"and {passage} And"]], {"train": blocks}, tokenizer)
+    assert found["train_tokens_per_second"] == 32
     assert found["copied_words"] == 5
 
 
