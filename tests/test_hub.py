@@ -381,15 +381,6 @@ def test_only_what_is_needed_is_fetched(name, first_runs):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINERS)
-def test_the_configuration_comes_before_the_weights(name, first_runs):
-    paths = [path for _, path, _ in first_runs[name].log.asked if "/resolve/" in path]
-    config = min(i for i, path in enumerate(paths) if path.endswith("/config.json"))
-    weights = min(i for i, path in enumerate(paths) if path.endswith(".safetensors"))
-    assert config < weights
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", TRAINERS)
 def test_nothing_on_the_screen_that_a_newcomer_must_wonder_about(name, first_runs):
     screen = re.sub(r"warning: (all rows|BERT is not) .*", "", first_runs[name].screen)  # it is so
     strange = r"(?i)warning|gamma|LayerNorm|LOAD REPORT|UNEXPECTED|MISSING|unauthenticated|relative_attention"
