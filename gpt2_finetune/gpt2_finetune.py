@@ -513,7 +513,8 @@ def measure(
         if texts:
             passage, words = longest_copy(texts[-1], decode(blocks.tokens, tokenizer, " "))
             found |= {"copied_words": words, "copied_characters": len(passage)}
-            print(f"Longest passage from the training text, {words} words: {passage}")
+            unit = "characters" if 0 < words == len(passage) else "words"
+            print(f"Longest passage from the training text, {words} {unit}: {passage}")
     return found
 
 

@@ -311,16 +311,29 @@ def build_model(
 ) -> keras.Model:
     """Build a model: source and target ids, int32 (batch, length), to logits.
 
-    Logits: (batch, target length, target vocabulary). `sizes`: of the two vocabularies. It has
-    three parts. `encoder`: source ids to the last state, h and c (batch, hidden), and with
-    attention to what the decoder looks back at: memory (batch, source, hidden) and mask, bool
-    (batch, source), True at real tokens. `decoder`: all of that and target ids to its outputs
-    (batch, target, hidden), the state after them, and with attention its weights (batch, target,
-    source). `projection`: outputs to logits. All layers are Keras' own, so that
-    `keras.saving.load_model` opens a saved model without this file.
+    Logits: (batch, target length, target vocabulary). `sizes`: of the two vocabularies. Its three
+    parts are called `encoder`, `decoder` and `projection`, the last from the decoder's outputs to
+    logits. All layers are Keras' own, so that `keras.saving.load_model` opens a saved model without
+    this file.
     """
     source = keras.Input((None,), dtype="int32")
-    words = layers.Dropout(dropout)(layers.Embedding(sizes[0], embedding_dim)(source))
+    target = keras.Input((None,), dtype="int32")
+    encoder = build_encoder(sizes[0], embedding_dim, hidden_size, dropout, attention)
+    decoder = build_decoder(encoder.outputs, sizes[1], embedding_dim, dropout)
+    output = decoder([*encoder(source), target])[0]
+    return keras.Model([source, target], layers.Dense(sizes[1], name="projection")(output))
+
+
+def build_encoder(
+    vocab_size: int, embedding_dim: int, hidden_size: int, dropout: float, attention: bool
+) -> keras.Model:
+    """Build what reads source ids (batch, length).
+
+    Its outputs: the last state, h and c (batch, hidden), and with attention what the decoder looks
+    back at: memory (batch, source, hidden) and mask, bool (batch, source), True at real tokens.
+    """
+    source = keras.Input((None,), dtype="int32")
+    words = layers.Dropout(dropout)(layers.Embedding(vocab_size, embedding_dim)(source))
     mask = keras.ops.not_equal(source, PAD)
     if attention:
         # Each direction has half of the units.
@@ -334,16 +347,25 @@ def build_model(
         # Reading backwards brings the first words close to where they are needed (section 3.3).
         lstm = layers.LSTM(hidden_size, go_backwards=True, return_state=True)
         _, *encoded = lstm(words, mask=mask)
-    encoder = keras.Model(source, encoded, name="encoder")
+    return keras.Model(source, encoded, name="encoder")
 
+
+def build_decoder(
+    encoded: list[keras.KerasTensor], vocab_size: int, embedding_dim: int, dropout: float
+) -> keras.Model:
+    """Build what writes: it is given the encoder's outputs and target ids (batch, length).
+
+    Its outputs: (batch, target, hidden), the state after them, h and c, and with attention its
+    weights (batch, target, source).
+    """
     target = keras.Input((None,), dtype="int32")
     given = [keras.Input(one.shape[1:], dtype=one.dtype) for one in encoded]
     h, c, *seen = given
     size = h.shape[-1]
-    words = layers.Dropout(dropout)(layers.Embedding(sizes[1], embedding_dim)(target))
+    words = layers.Dropout(dropout)(layers.Embedding(vocab_size, embedding_dim)(target))
     lstm = layers.LSTM(size, return_sequences=True, return_state=True)
     output, *outputs = lstm(words, initial_state=[h, c])
-    if attention:
+    if seen:
         memory, mask = seen
         # h W of equation 8, scaled
         query = layers.Dense(size, use_bias=False)(output) * size**-0.5
@@ -354,10 +376,7 @@ def build_model(
         output = layers.Dense(size, "tanh", use_bias=False)(both)
         outputs.append(weights)
     outputs.insert(0, layers.Dropout(dropout)(output))
-    decoder = keras.Model([*given, target], outputs, name="decoder")
-
-    output = decoder([*encoder(source), target])[0]
-    return keras.Model([source, target], layers.Dense(sizes[1], name="projection")(output))
+    return keras.Model([*given, target], outputs, name="decoder")
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Encoding]:
