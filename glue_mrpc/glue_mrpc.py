@@ -53,7 +53,7 @@ import pandas as pd
 import torch
 from datasets import Dataset, DatasetDict, concatenate_datasets, disable_progress_bars
 from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError
 from matplotlib.figure import Figure
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
@@ -397,22 +397,19 @@ def parse_arguments(argv: list[str] | None) -> ScriptArguments:
     return args
 
 
-NO_TEXT = {".doc", ".docx", ".odt", ".pdf", ".tmx", ".xls", ".xlsx", ".zip"}
-BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
+# How files begin that are no plain text: of the kinds ZIP (Word, Excel), PDF, old Office, XML.
+NO_TEXT = (b"PK\3\4", b"%PDF", b"\xd0\xcf\x11\xe0", b"<?xml")
 
 
 def encoding_of(path: str | Path, encoding: str = "utf-8-sig") -> str:
     """Return a text file's encoding, by its first bytes, or else the given one."""
-    if Path(path).suffix.lower() in NO_TEXT:
-        raise InputError(f"{path} is no plain text: export it as text, or a table as CSV")
     with open(path, "rb") as file:
-        start = file.read(3)
-    found = [name for mark, name in BYTE_ORDER_MARKS.items() if start.startswith(mark)]
-    return found[0] if found else encoding
+        start = file.read(5)
+    if start.startswith(NO_TEXT):
+        raise InputError(f"{path} is no plain text: export it as text, or a table as CSV")
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    return "utf-8-sig" if start.startswith(codecs.BOM_UTF8) else encoding
 
 
 def read_parquet(path: Path, labelled: bool = True, encoding: str = "utf-8") -> Dataset:
@@ -441,17 +438,11 @@ def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model
     except (ImportError, ValueError, *HUB_ERRORS) as error:
         unreachable = error
     options = {"allow_patterns": files, "local_files_only": unreachable is not None}
-    if repo_type == "model":
-        # Sub-folders hold other formats.
-        options["ignore_patterns"] = "*/*"
     try:
         folder = snapshot_download(name, repo_type=repo_type, **options)
     except (RuntimeError, ValueError, *HUB_ERRORS) as error:
-        # Why the hub did not give what the cache lacks.
-        cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else None
-        reason = " ".join(str(unreachable or cause or error).split())
         remedy = "try hf auth login, HF_HUB_DISABLE_XET=1, --smoke or a local folder"
-        raise InputError(f"cannot download {name}: {reason}: {remedy}") from error
+        raise InputError(f"cannot download {name}: {unreachable or error}: {remedy}") from error
     # Closes the library's progress bars, or they are drawn over later lines.
     gc.collect()
     return folder
@@ -464,11 +455,7 @@ def whole_files(output_dir: str | Path) -> Iterator[Path]:
         os.makedirs(output_dir, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=output_dir) as folder:
             yield Path(folder)
-            umask = os.umask(0)
-            os.umask(umask)
             for file in sorted(Path(folder).iterdir()):
-                # Safetensors hides its files from everybody else.
-                file.chmod(0o666 & ~umask)
                 os.replace(file, Path(output_dir, file.name))
     except OSError as error:
         raise InputError(f"cannot write {output_dir}: {error}") from error

@@ -929,22 +929,19 @@ def read_lines(path: str, encoding: str = "utf-8-sig") -> Iterator[str]:
 NOT_DECODED = re.compile("[\0\udc80-\udcff]")  # NUL, and what surrogateescape makes of other bytes
 
 
-NO_TEXT = {".doc", ".docx", ".odt", ".pdf", ".tmx", ".xls", ".xlsx", ".zip"}
-BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
+# How files begin that are no plain text: of the kinds ZIP (Word, Excel), PDF, old Office, XML.
+NO_TEXT = (b"PK\3\4", b"%PDF", b"\xd0\xcf\x11\xe0", b"<?xml")
 
 
 def encoding_of(path: str | Path, encoding: str = "utf-8-sig") -> str:
     """Return a text file's encoding, by its first bytes, or else the given one."""
-    if Path(path).suffix.lower() in NO_TEXT:
-        raise InputError(f"{path} is no plain text: export it as text, or a table as CSV")
     with open(path, "rb") as file:
-        start = file.read(3)
-    found = [name for mark, name in BYTE_ORDER_MARKS.items() if start.startswith(mark)]
-    return found[0] if found else encoding
+        start = file.read(5)
+    if start.startswith(NO_TEXT):
+        raise InputError(f"{path} is no plain text: export it as text, or a table as CSV")
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    return "utf-8-sig" if start.startswith(codecs.BOM_UTF8) else encoding
 
 
 def checkpoint_folder(output_dir: str, epoch: int) -> Path:
@@ -971,11 +968,7 @@ def whole_files(output_dir: str | Path) -> Iterator[Path]:
         os.makedirs(output_dir, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=output_dir) as folder:
             yield Path(folder)
-            umask = os.umask(0)
-            os.umask(umask)
             for file in sorted(Path(folder).iterdir()):
-                # Safetensors hides its files from everybody else.
-                file.chmod(0o666 & ~umask)
                 os.replace(file, Path(output_dir, file.name))
     except OSError as error:
         raise InputError(f"cannot write {output_dir}: {error}") from error

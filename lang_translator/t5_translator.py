@@ -42,6 +42,7 @@ makes it fast, and what own files need; below "Plumbing" nothing is about T5.
 
 import argparse
 import codecs
+import copy
 import csv
 import ctypes
 import gc
@@ -52,11 +53,10 @@ import shlex
 import shutil
 import sys
 import tempfile
-import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from itertools import islice
@@ -66,7 +66,7 @@ import torch
 import transformers
 from accelerate import PartialState
 from huggingface_hub import HfApi, create_repo, snapshot_download, upload_folder
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import enable_progress_bars
 from matplotlib.figure import Figure
 from sacrebleu.metrics import BLEU, CHRF
@@ -83,7 +83,7 @@ from transformers import (
     T5Tokenizer,
     Trainer,
 )
-from transformers.hf_argparser import HfArg
+from transformers.hf_argparser import HfArg, HfArgumentParser
 
 # Source and target; and `translate` with all its arguments but the texts.
 Pairs = list[tuple[str, str]]
@@ -270,21 +270,23 @@ def build_trainer(
     prompt: str,
 ) -> Seq2SeqTrainer:
     """Return the trainer of `train`; with `validation` it keeps the epoch of the least loss."""
-    train = pairs["train"]
+    # The trainer would upload a binary and no pictures: see `report`.
+    args, train = copy.copy(training_args), pairs["train"]
+    args.push_to_hub = False
     if "validation" not in pairs:
-        training_args = replace(training_args, eval_strategy="no", load_best_model_at_end=False)
+        args.eval_strategy, args.load_best_model_at_end = "no", False
         warn("scores are of training pairs: no --validation_file")
     # For its warnings.
     tokenize([prompt + source for source, _ in train], tokenizer, "sources")
     tokenize([target for _, target in train], tokenizer, "targets")
     return Seq2SeqTrainer(
         model,
-        training_args,
+        args,
         data_collator=PairCollator(tokenizer, model, prompt=prompt),
         train_dataset=train,
         eval_dataset=pairs.get("validation"),
         processing_class=tokenizer,
-        compute_loss_func=partial(mean_loss, label_smoothing=training_args.label_smoothing_factor),
+        compute_loss_func=partial(mean_loss, label_smoothing=args.label_smoothing_factor),
     )
 
 
@@ -323,9 +325,6 @@ def mean_loss(
 def train(trainer: Trainer) -> dict[str, float]:
     """Train, from a checkpoint if asked to; save model, tokenizer and picture; return metrics."""
     args, model = trainer.args, trainer.model
-    with whole_files(args.output_dir):
-        # Fails now if nothing can be written there.
-        pass
     if args.resume_from_checkpoint:
         check_same_model(args.resume_from_checkpoint, model.config)
     # Under the model's own names, not those of older checkpoints: the trainer loads no others.
@@ -334,8 +333,11 @@ def train(trainer: Trainer) -> dict[str, float]:
         metrics = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint).metrics
         with whole_files(args.output_dir) as folder:
             trainer.save_model(folder)
-            # a pickle, no part of the model
+            # It is a pickle, no part of the model.
             (folder / "training_args.bin").unlink(missing_ok=True)
+            # Safetensors hides its files from everybody else.
+            for weights in folder.glob("*.safetensors"):
+                shutil.copymode(folder / "config.json", weights)
             curve = draw_training_curve(trainer.state.log_history)
             curve.savefig(folder / "training_curve.png", dpi=120)
     finally:
@@ -688,15 +690,13 @@ def parse(argv: list[str] | None, *dataclasses: type) -> list:
     options = {"usage": f"%(prog)s [flags]\n\n{__doc__}", "allow_abbrev": False}
     if "all" not in argv and not {"-h", "--help"}.isdisjoint(argv):
         more = "All flags of transformers.TrainingArguments work, too: --help all shows them."
-        transformers.HfArgumentParser(dataclasses[:-1], epilog=more, **options).parse_args(["-h"])
-    parser = transformers.HfArgumentParser(dataclasses, exit_on_error=False, **options)
+        HfArgumentParser(dataclasses[:-1], epilog=more, **options).parse_args(["-h"])
+    parser = HfArgumentParser(dataclasses, exit_on_error=False, **options)
     gpu, cpu = torch.accelerator.is_available(), torch.cpu.get_capabilities()
     bf16 = torch.cuda.is_bf16_supported(False) if gpu else cpu.get("avx512_bf16", False)
-    parser.set_defaults(
-        use_cpu=not gpu, dataloader_pin_memory=gpu, disable_tqdm=not sys.stderr.isatty()
-    )
-    parser.set_defaults(bf16=bf16 and "--fp16" not in argv)
-    parser.set_defaults(**SMOKE if "--smoke" in argv else {})
+    defaults = {"use_cpu": not gpu, "bf16": bf16 and "--fp16" not in argv}
+    defaults |= {"disable_tqdm": not sys.stderr.isatty()} | (SMOKE if "--smoke" in argv else {})
+    parser.set_defaults(**defaults)
     try:
         known, _ = parser.parse_known_args(argv)
         # Evaluate whenever a checkpoint is saved.
@@ -715,17 +715,12 @@ def prepare(args: transformers.TrainingArguments, model: str) -> None:
     """Set up this process, and the output folder: without a training it is the model's."""
     transformers.set_seed(args.seed)
     transformers.logging.set_verbosity_error()
-    # Bars of loading and saving; the trainer has its own.
+    # Bars of loading and saving, not those of downloads, which that silences, too.
     transformers.logging.disable_progress_bar()
-    # Bars of downloads, which that silences, too.
     enable_progress_bars()
-    # From pictures, whose font lacks most languages.
-    warnings.filterwarnings("ignore", "Glyph")
-    # Or glibc gives freed memory back, and the next tensor's is cleared again.
+    # glibc would map large tensors anew (-4) and give freed memory back (-1): more to clear.
     if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
-        # M_MMAP_MAX: large tensors get no mapping of their own.
         ctypes.CDLL(None).mallopt(-4, 0)
-        # M_TRIM_THRESHOLD: nothing is given back.
         ctypes.CDLL(None).mallopt(-1, -1)
     # Of several processes only the first prints.
     if args.process_index:
@@ -741,30 +736,24 @@ def prepare(args: transformers.TrainingArguments, model: str) -> None:
         args.resume_from_checkpoint = newest and str(newest.parent)
     # Fails now without a network or a login.
     if args.push_to_hub:
-        name, token = args.hub_model_id or Path(args.output_dir).name, args.hub_token
-        options = {"private": args.hub_private_repo, "exist_ok": True, "token": token}
-        args.hub_model_id = create_repo(name, **options).repo_id
-    args.hub_model_id = args.hub_model_id if args.push_to_hub else None
-    # The trainer would upload a binary and no pictures: see `report`.
-    args.push_to_hub = False
+        name = args.hub_model_id or Path(args.output_dir).name
+        repository = create_repo(name, private=args.hub_private_repo, exist_ok=True)
+        args.hub_model_id = repository.repo_id
 
 
-NO_TEXT = {".doc", ".docx", ".odt", ".pdf", ".tmx", ".xls", ".xlsx", ".zip"}
-BYTE_ORDER_MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
+# How files begin that are no plain text: of the kinds ZIP (Word, Excel), PDF, old Office, XML.
+NO_TEXT = (b"PK\3\4", b"%PDF", b"\xd0\xcf\x11\xe0", b"<?xml")
 
 
 def encoding_of(path: str | Path, encoding: str = "utf-8-sig") -> str:
     """Return a text file's encoding, by its first bytes, or else the given one."""
-    if Path(path).suffix.lower() in NO_TEXT:
-        raise InputError(f"{path} is no plain text: export it as text, or a table as CSV")
     with open(path, "rb") as file:
-        start = file.read(3)
-    found = [name for mark, name in BYTE_ORDER_MARKS.items() if start.startswith(mark)]
-    return found[0] if found else encoding
+        start = file.read(5)
+    if start.startswith(NO_TEXT):
+        raise InputError(f"{path} is no plain text: export it as text, or a table as CSV")
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    return "utf-8-sig" if start.startswith(codecs.BOM_UTF8) else encoding
 
 
 # What of a checkpoint is read: no weights in other formats.
@@ -783,17 +772,11 @@ def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model
     except (ImportError, ValueError, *HUB_ERRORS) as error:
         unreachable = error
     options = {"allow_patterns": files, "local_files_only": unreachable is not None}
-    if repo_type == "model":
-        # Sub-folders hold other formats.
-        options["ignore_patterns"] = "*/*"
     try:
         folder = snapshot_download(name, repo_type=repo_type, **options)
     except (RuntimeError, ValueError, *HUB_ERRORS) as error:
-        # Why the hub did not give what the cache lacks.
-        cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else None
-        reason = " ".join(str(unreachable or cause or error).split())
         remedy = "try hf auth login, HF_HUB_DISABLE_XET=1, --smoke or a local folder"
-        raise InputError(f"cannot download {name}: {reason}: {remedy}") from error
+        raise InputError(f"cannot download {name}: {unreachable or error}: {remedy}") from error
     # Closes the library's progress bars, or they are drawn over later lines.
     gc.collect()
     return folder
@@ -801,14 +784,10 @@ def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model
 
 def check_same_model(checkpoint: str, config: transformers.PreTrainedConfig) -> None:
     """Raise InputError if a checkpoint has other classes or sizes: weights would get lost."""
-    if not Path(checkpoint, "trainer_state.json").exists():
-        raise InputError(f"--resume_from_checkpoint {checkpoint}: no complete checkpoint there")
     saved = type(config).from_json_file(Path(checkpoint, "config.json"))
     for name in ("id2label", "vocab_size", "hidden_size", "num_hidden_layers"):
-        found, expected = getattr(saved, name), getattr(config, name)
-        if found != expected:
-            difference = f"{name} {found}, not {expected}"
-            raise InputError(f"{checkpoint} has {difference}: choose another --output_dir")
+        if getattr(saved, name) != getattr(config, name):
+            raise InputError(f"{checkpoint} has another {name}: choose another --output_dir")
 
 
 @contextmanager
@@ -818,11 +797,7 @@ def whole_files(output_dir: str | Path) -> Iterator[Path]:
         os.makedirs(output_dir, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=output_dir) as folder:
             yield Path(folder)
-            umask = os.umask(0)
-            os.umask(umask)
             for file in sorted(Path(folder).iterdir()):
-                # Safetensors hides its files from everybody else.
-                file.chmod(0o666 & ~umask)
                 os.replace(file, Path(output_dir, file.name))
     except OSError as error:
         raise InputError(f"cannot write {output_dir}: {error}") from error
@@ -853,14 +828,14 @@ def report(
             shutil.rmtree(state.parent)
     elif results.exists() and Path(model).resolve() == results.parent.resolve():
         earlier = json.loads(results.read_text())
+    text = json.dumps(earlier | metrics, indent=2, sort_keys=True)
     with whole_files(results.parent) as folder:
-        text = json.dumps(earlier | metrics, indent=2, sort_keys=True)
         (folder / results.name).write_text(text)
     print(*(f"{name:>28} = {metrics[name]:.4g}" for name in sorted(metrics)), sep="\n")
     files = sorted(path for path in results.parent.iterdir() if path.is_file())
     print("Files:", *files, sep="\n  ")
-    if args.hub_model_id:
-        upload_folder(repo_id=args.hub_model_id, folder_path=results.parent, token=args.hub_token)
+    if args.push_to_hub:
+        upload_folder(repo_id=args.hub_model_id, folder_path=results.parent)
         print(f"Uploaded to {args.hub_model_id}")
     print(f"Next:\n  python {shlex.quote(sys.argv[0])} {command}")
 

@@ -471,11 +471,7 @@ def whole_files(output_dir: str | Path) -> Iterator[Path]:
         os.makedirs(output_dir, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".", dir=output_dir) as folder:
             yield Path(folder)
-            umask = os.umask(0)
-            os.umask(umask)
             for file in sorted(Path(folder).iterdir()):
-                # Safetensors hides its files from everybody else.
-                file.chmod(0o666 & ~umask)
                 os.replace(file, Path(output_dir, file.name))
     except OSError as error:
         raise InputError(f"cannot write {output_dir}: {error}") from error

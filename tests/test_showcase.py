@@ -33,7 +33,7 @@ benchmarks = importlib.util.module_from_spec(SPEC)
 sys.modules["benchmarks"] = benchmarks
 SPEC.loader.exec_module(benchmarks)
 SHARED = ("train", "faster_dropout", "fast_dropout", "InputError", "parse", "prepare", "report")
-SHARED += ("NO_TEXT", "BYTE_ORDER_MARKS", "encoding_of", "MODEL_FILES", "HUB_ERRORS", "fetch")
+SHARED += ("NO_TEXT", "encoding_of", "MODEL_FILES", "HUB_ERRORS", "fetch")
 SHARED += ("check_same_model", "whole_files", "choose_metrics", "UNSPACED", "score", "read_pairs")
 SHARED += ("csv_rows", "json_rows", "read_lines", "NOT_DECODED")
 PACKAGE_OF_IMPORT = {"sklearn": "scikit-learn"}
