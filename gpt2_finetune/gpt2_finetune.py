@@ -716,8 +716,9 @@ def check_same_model(checkpoint: str, config: transformers.PreTrainedConfig) -> 
     """Raise InputError if a checkpoint has other classes or sizes: weights would get lost."""
     saved = type(config).from_json_file(Path(checkpoint, "config.json"))
     for name in ("id2label", "vocab_size", "hidden_size", "num_hidden_layers"):
-        if getattr(saved, name) != getattr(config, name):
-            raise InputError(f"{checkpoint} has another {name}: choose another --output_dir")
+        found, expected = getattr(saved, name), getattr(config, name)
+        if found != expected:
+            raise InputError(f"{checkpoint}: {name} {found}, not {expected}: give an --output_dir")
 
 
 @contextmanager
