@@ -878,7 +878,8 @@ def encoding_of(path: str | Path, encoding: str = "utf-8-sig") -> str:
 
 # What of a checkpoint is read: no weights in other formats.
 MODEL_FILES = ("*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors")
-HUB_ERRORS = (*HfHubHTTPError.__bases__, OSError)  # and what its HTTP library raises
+# And what its HTTP library raises.
+HUB_ERRORS = (*HfHubHTTPError.__bases__, OSError)
 
 
 def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model") -> str:
@@ -1046,6 +1047,7 @@ if __name__ == "__main__":
     except (InputError, ImportError, RuntimeError, SafetensorError, *HUB_ERRORS) as error:
         remedies = [remedy for text, remedy in REMEDIES.items() if text in str(error)]
         if isinstance(error, RuntimeError) and not remedies:
-            raise  # a bug
+            # A bug.
+            raise
         print("error:", " ".join(str(error).split()), *remedies[:1], file=sys.stderr)
         sys.exit(2)

@@ -424,7 +424,8 @@ def read_parquet(path: Path, labelled: bool = True, encoding: str = "utf-8") -> 
 
 # What of a checkpoint is read: no weights in other formats.
 MODEL_FILES = ("*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors")
-HUB_ERRORS = (*HfHubHTTPError.__bases__, OSError)  # and what its HTTP library raises
+# And what its HTTP library raises.
+HUB_ERRORS = (*HfHubHTTPError.__bases__, OSError)
 
 
 def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model") -> str:
