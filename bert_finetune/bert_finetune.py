@@ -501,14 +501,13 @@ def check_same_model(checkpoint: str, config: transformers.PreTrainedConfig) -> 
 
 def draw_training_curve(log_history: list[dict[str, float]]) -> Figure:
     """Draw the losses and the accuracy that the trainer logged over the epochs."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
     for name in ("loss", "eval_loss", "eval_accuracy"):
         points = {entry["epoch"]: entry[name] for entry in log_history if name in entry}
-        axes.plot(points.keys(), points.values(), marker=".", label=name)
+        axes.plot(points.keys(), points.values(), ".-", label=name)
     axes.set(xlabel="epoch", ylim=(0, None))
     axes.legend()
-    return figure
+    return axes.figure
 
 
 def evaluate(

@@ -457,14 +457,13 @@ def train(trainer: Trainer) -> dict[str, float]:
 
 def draw_training_curve(log_history: list[dict[str, float]]) -> Figure:
     """Draw the losses, in nats per token, that the trainer logged over the steps."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
     for name in ("loss", "eval_loss"):
         points = {entry["step"]: entry[name] for entry in log_history if name in entry}
-        axes.plot(points.keys(), points.values(), marker=".", label=name)
+        axes.plot(points.keys(), points.values(), ".-", label=name)
     axes.set(xlabel="step", ylabel="nats per token", ylim=(0, None))
     axes.legend()
-    return figure
+    return axes.figure
 
 
 def write_texts(prompt: str, texts: list[list[str]], output_dir: str) -> None:

@@ -1183,6 +1183,8 @@ def test_a_training_leaves_no_traces(tokenizer, tmp_path):
     new = set(vars(model)) - attributes
     assert all(name.startswith("_") or name in ("hf_device_map",) for name in new), new
     assert "save_pretrained" not in vars(model) and type(model) is BertForSequenceClassification
+    inputs = tokenizer(TEXTS[:1], return_tensors="pt")
+    assert model(**inputs, output_attentions=True).logits.shape == (1, 2)
     after = state_of_the_process()
     os.umask(after[-1])
     assert after == before
