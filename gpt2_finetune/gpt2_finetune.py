@@ -75,6 +75,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     DataCollatorForLanguageModeling,
+    EarlyStoppingCallback,
     GPT2Config,
     GPT2LMHeadModel,
     GPT2Tokenizer,
@@ -130,6 +131,8 @@ class FineTuningArguments(transformers.TrainingArguments):
     eval_strategy: str = "steps"
     eval_on_start: bool = True
     load_best_model_at_end: bool = True
+    # Evaluations in a row without a lower loss.
+    early_stopping_patience: int | None = None
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -374,6 +377,11 @@ def build_trainer(
     # itself `Trainer` would divide GPT-2's sum by the number of all labels, also of the first one
     # of each block, which nothing predicts: with blocks of 32 it would be 31/32 of the right one.
     trainer.model_accepts_loss_kwargs = False
+    patience = getattr(args, "early_stopping_patience", None)
+    if patience and args.eval_strategy == "no":
+        raise InputError("--early_stopping_patience: give text to evaluate on, and save steps")
+    if patience:
+        trainer.add_callback(EarlyStoppingCallback(patience))
     return trainer
 
 
