@@ -134,8 +134,9 @@ def load_splits(
     # The first kind of files that is there.
     for pattern in FILES:
         for name, split in SPLITS.items():
-            parts = []
-            for path in sorted(Path(data_dir).glob(pattern.format(name))):
+            parts, found = [], Path(data_dir).glob(pattern.format(name))
+            # 2 before 10.
+            for path in sorted(found, key=lambda path: (len(path.name), path.name)):
                 if path.suffix == ".parquet":
                     parts.append(read_parquet(path, split != "test"))
                 else:
@@ -407,10 +408,11 @@ def encoding_of(path: str | Path, encoding: str = "utf-8-sig") -> str:
 
 
 def read_parquet(path: Path, labelled: bool = True) -> Dataset:
-    """Read a file of the hub."""
+    """Read a file of the hub; texts may be bytes, as some programs write them."""
     try:
         # 1.0, as gaps in a column make of 1, is 1.
         table = pd.read_parquet(path, columns=COLUMNS).convert_dtypes()
+        table = table.map(lambda cell: cell.decode() if isinstance(cell, bytes) else cell)
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {COLUMNS} from {path}: {error}") from error
     return as_dataset([*table.itertuples(index=False, name=None)], labelled, f"{path}, rows")

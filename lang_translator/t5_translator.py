@@ -313,9 +313,10 @@ def mean_loss(
     """Return the cross-entropy of labels (batch, target), -100 for padding, per token.
 
     The tokens are those of all processes and accumulated batches; the model's own loss would
-    weigh a short batch like a long one.
+    weigh a short batch like a long one. Without gradients, in an evaluation, nothing is smoothed.
     """
-    options = {"reduction": "sum", "label_smoothing": label_smoothing}
+    smoothing = label_smoothing if outputs.logits.requires_grad else 0.0
+    options = {"reduction": "sum", "label_smoothing": smoothing}
     logits, labels = outputs.logits.flatten(0, 1), labels.flatten()
     return torch.nn.functional.cross_entropy(logits, labels, **options) / num_items_in_batch
 

@@ -1041,16 +1041,27 @@ def test_the_flag_for_the_encoding_reaches_the_file(script, tmp_path, capsys):
     assert "Der Kuchen ist süß." in capsys.readouterr().out
 
 
-def test_parquet_files_of_a_folder_with_any_name_come_in_their_order(script, tmp_path):
+def test_parquet_files_come_by_their_numbers_and_texts_may_be_bytes(script, tmp_path):
+    """Written without zeros in front, as text 11 sorts before 2."""
     folder = tmp_path / "set [1] of *"
     folder.mkdir()
-    for number in (2, 0, 1):
-        columns = {"sentence1": [f"Straße {number} ist lang."], "sentence2": ["日本"], "label": [1]}
+    for number in (0, 1, 2, 9, 11, 100):
+        columns = {
+            "sentence1": [f"Straße {number} ist lang.".encode(), f"Haus {number}".encode()],
+            "sentence2": [f"Rue n° {number}".encode(), "日本".encode()],
+            "label": [1, 0],
+        }
         Dataset.from_dict(columns).to_parquet(folder / f"train-{number}.parquet")
     rows = read_back(script, folder)
-    assert rows == [(f"Straße {number} ist lang.", "日本", 1) for number in range(3)]
-    Dataset.from_dict({**columns, "sentence1": [b"Weg"]}).to_parquet(folder / "train-1.parquet")
-    with pytest.raises(script.InputError, match=r"train-1\.parquet, rows \[1\]: .*: b'Weg' \| "):
+    assert [row[0] for row in rows[::2]] == [
+        f"Straße {number} ist lang." for number in (0, 1, 2, 9, 11, 100)
+    ]
+    assert rows[1] == ("Haus 0", "日本", 0)
+    Dataset.from_dict({**columns, "label": [b"0", b"1"]}).to_parquet(folder / "test.parquet")
+    assert list(script.load_splits(str(folder))["test"]["label"]) == [0, 1]
+    broken = {**columns, "sentence1": ["Straße".encode("cp1252"), b"a"]}
+    Dataset.from_dict(broken).to_parquet(folder / "train-1.parquet")
+    with pytest.raises(script.InputError, match=r"train-1\.parquet: .*codec can't decode byte"):
         script.load_splits(str(folder))
 
 
