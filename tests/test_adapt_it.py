@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import transformers
-from conftest import SCRIPTS, need
+from conftest import SCRIPTS, load_script, need
 
 pytestmark = pytest.mark.slow
 
@@ -60,10 +60,10 @@ def test_diffs_apply_and_the_changed_script_runs(name, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def adapted_bert(word, tmp_path, monkeypatch):
-    """bert_finetune.py after the diff that has this word in it, as a module."""
-    (change,) = [change for change in changes_of("bert_finetune") if word in str(change)]
-    source = apply(change, SCRIPTS["bert_finetune"].read_text(encoding="utf-8"))
+def adapted(name, word, tmp_path, monkeypatch):
+    """The script after the diff that has this word in it, as a module."""
+    (change,) = [change for change in changes_of(name) if word in str(change)]
+    source = apply(change, SCRIPTS[name].read_text(encoding="utf-8"))
     path = tmp_path / f"adapted_{word.lower()}.py"
     path.write_text(source, encoding="utf-8")
     specification = importlib.util.spec_from_file_location(path.stem, path)
@@ -88,7 +88,7 @@ def train_and_predict(module, tmp_path, rows, *flags):
 
 def test_regression(tmp_path, monkeypatch):
     """A measure from -1 to 2.5 that the words decide; a model that knows nothing has r = 0."""
-    module = adapted_bert("measure", tmp_path, monkeypatch)
+    module = adapted("bert_finetune", "measure", tmp_path, monkeypatch)
     words = {"awful": -1.0, "poor": 0.25, "fair": 1.0, "great": 2.5}
     rows = [(f"{word} film number {n}", value) for n in range(8) for word, value in words.items()]
     flags = ["--smoke", "--metric_for_best_model", "loss", "--baseline", "false"]
@@ -101,7 +101,7 @@ def test_regression(tmp_path, monkeypatch):
 
 
 def test_several_labels(tmp_path, monkeypatch):
-    module = adapted_bert("multi_label", tmp_path, monkeypatch)
+    module = adapted("bert_finetune", "multi_label", tmp_path, monkeypatch)
     kinds = [
         ("fire and rain", "hot|wet"),
         ("fire", "hot"),
@@ -129,7 +129,7 @@ ENCODERS = {
 
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_other_encoders(kind, tmp_path, monkeypatch):
-    module = adapted_bert("AutoConfig", tmp_path, monkeypatch)
+    module = adapted("bert_finetune", "AutoConfig", tmp_path, monkeypatch)
     family, size = ENCODERS[kind]
     rows = [(f"{word} film", label) for word, label in (("good", "yes"), ("bad", "no"))] * 8
     tokenizer_class = (
@@ -155,3 +155,23 @@ def test_other_encoders(kind, tmp_path, monkeypatch):
     )
     assert metrics["eval_accuracy"] == 1
     assert list(table["label"]) == [label for _, label in rows]
+
+
+CAPITALS = [("Reise", "Journey"), ("reise", "journey"), ("MUT", "COURAGE"), ("mut", "Mood")]
+
+
+def test_capital_letters(tmp_path, monkeypatch, capsys):
+    """The LSTM tells them apart and counts them; a saved model needs no adapted script later."""
+    need("seq2seq_lstm")
+    module = adapted("seq2seq_lstm", "lowercase=True", tmp_path, monkeypatch)
+    file, out = tmp_path / "pairs.tsv", str(tmp_path / "out")
+    file.write_text("".join(f"{source}\t{target}\n" for source, target in CAPITALS))
+    flags = ["--hidden_size", "48", "--embedding_dim", "24", "--batch_size", "4", "--no-bf16"]
+    module.main(["--smoke", "--train_file", str(file), "--output_dir", out, *flags])
+    printed = capsys.readouterr().out
+    assert "sacrebleu: nrefs:1|case:mixed" in printed and "case:lc" not in printed
+    metrics = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    assert metrics["test_chrf"] == pytest.approx(100)
+    sources = [source for source, _ in CAPITALS]
+    load_script("seq2seq_lstm").main(["--model_name_or_path", out, "--text", *sources])
+    assert capsys.readouterr().out.splitlines() == [target for _, target in CAPITALS]

@@ -462,33 +462,13 @@ def test_every_epoch_shows_three_translations(tmp_path, capsys):
     assert shown[best - 1] == [f"  {s} -> {t}" for s, t in zip(sources, translations, strict=True)]
 
 
-CAPITALS = [("Reise", "Journey"), ("reise", "journey"), ("MUT", "COURAGE"), ("mut", "Mood")]
-
-
-def test_keep_case_tells_capitals_apart_then_and_later(tmp_path, capsys):
-    rows = "".join(f"{source}\t{target}\n" for source, target in CAPITALS)
-    file, out = write(tmp_path / "pairs.tsv", rows), str(tmp_path / "out")
-    sizes = ["--hidden_size", "48", "--embedding_dim", "24", "--batch_size", "4", "--no-bf16"]
-    lstm.main(["--smoke", "--keep_case", "--train_file", file, "--output_dir", out, *sizes])
-    printed = capsys.readouterr().out
-    assert "sacrebleu: nrefs:1|case:mixed" in printed and "case:lc" not in printed
-    assert json.loads((tmp_path / "out" / "all_results.json").read_text())["test_chrf"] == (
-        pytest.approx(100)
-    )
-    lstm.main(["--model_name_or_path", out, "--text", *(source for source, _ in CAPITALS)])
-    assert capsys.readouterr().out.splitlines() == [target for _, target in CAPITALS]
-
-
-def test_scores_with_keep_case_count_capitals(monkeypatch):
-    """And those of a model without it do not: its translations have none."""
+def test_capitals_count_in_no_score(monkeypatch):
+    """Translations have none."""
     pairs = [(source, target) for source, target in lstm.SAMPLE_PAIRS if target != target.lower()]
     monkeypatch.setattr(lstm, "translate", lambda *_: [target.lower() for _, target in pairs])
-    for keep_case in (True, False, True):
-        sizes = {"embedding_dim": 4, "hidden_size": 4}
-        translator = lstm.new_translator(pairs, **sizes, keep_case=keep_case)
-        scores = lstm.evaluate(translator, pairs)
-        assert (scores["test_chrf"] < 99) == keep_case
-        assert (scores["test_bleu"] < 99) == keep_case
+    translator = lstm.new_translator(pairs, embedding_dim=4, hidden_size=4)
+    scores = lstm.evaluate(translator, pairs)
+    assert scores["test_chrf"] == pytest.approx(100) == scores["test_bleu"]
 
 
 def test_text_draws_its_own_alignment(tmp_path, monkeypatch, capsys):
