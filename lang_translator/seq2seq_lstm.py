@@ -66,7 +66,7 @@ The flags; --no-... switches off:
     learning_rate             step size of Adam
     label_smoothing_factor    probability that is spread over all tokens
     seed                      decides weights, order and dropout
-    smoke                     train a tiny model, in seconds; on the built-in pairs it always is
+    smoke                     only try it: a tiny model, in seconds; always on the built-in pairs
     do_train                  train; without any do_...: all that there is something for
     do_eval                   score the test pairs, and show twenty
     do_predict                translate
@@ -80,7 +80,7 @@ The flags; --no-... switches off:
     text                      sentences to translate
     input_file                text to translate line by line; - is standard input
     output_file               where translations go instead of the screen
-    output_dir                where everything else is written
+    output_dir                folder of all else: outputs/seq2seq_lstm, or that of the given model
     resume_from_checkpoint    folder of a checkpoint, or last: the newest, if any
     bf16                      compute in mixed bfloat16: on where the machine is fast in it
 """
@@ -110,7 +110,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers
+from keras import layers, ops
 from matplotlib.figure import Figure
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
@@ -146,8 +146,6 @@ RUN = {
     "max_train_samples": 10**9,
     "num_beams": 1,
     "text": [],
-    "output_dir": "outputs/seq2seq_lstm",
-    "bf16": False,
 }
 PAD, UNK, SOS, EOS = range(4)
 SPECIAL_TOKENS = ["<pad>", "<unk>", "<sos>", "<eos>"]
@@ -179,8 +177,6 @@ def main(argv: list[str] | None = None) -> None:
     translator = load_translator(folder) if folder else new_translator(train, **args.model)
     translator.search = compile_search(translator.model, args.num_beams)
     metrics = {}
-    if args.do_eval:
-        test, _ = encode_pairs(translator, test, "test")
     if args.do_train:
         metrics |= fit(translator, train, validation, args.output_dir, checkpoint, **args.recipe)
     if args.do_eval:
@@ -203,12 +199,13 @@ def load_splits(args: argparse.Namespace) -> tuple[Pairs, Pairs, Pairs, list[str
     if args.validation_file:
         validation = read_pairs(args.validation_file, args.encoding)
     elif few:
-        print("fewer than 50 pairs: learnt by heart, they validate, too", file=sys.stderr)
+        found = "fewer than 50 pairs: learnt by heart, 20 times an epoch"
+        print(f"{found}; they validate, too", file=sys.stderr)
         validation = train
     else:
         train, validation = hold_out(train)
     if few:
-        # An epoch goes through them several times: enough for a validation after it.
+        # Enough for a validation after every epoch.
         train = train * 20
     test = read_pairs(args.test_file, args.encoding) if args.test_file else validation
     if args.input_file:
@@ -329,13 +326,13 @@ def build_encoder(
     """
     source = keras.Input((None,), dtype="int32")
     words = layers.Dropout(dropout)(layers.Embedding(vocab_size, embedding_dim)(source))
-    mask = keras.ops.not_equal(source, PAD)
+    mask = ops.not_equal(source, PAD)
     if attention:
         # Each direction has half of the units.
         lstm = layers.LSTM(hidden_size // 2, return_sequences=True, return_state=True)
         memory, *states = layers.Bidirectional(lstm)(words, mask=mask)
         # Keras warns of a memory that carries its mask along.
-        memory = keras.ops.where(keras.ops.expand_dims(mask, -1), memory, 0)
+        memory = ops.where(ops.expand_dims(mask, -1), memory, 0)
         h, c = layers.Concatenate()(states[::2]), layers.Concatenate()(states[1::2])
         encoded = [h, c, memory, mask]
     else:
@@ -393,9 +390,8 @@ def encode_pairs(
     for pair, source, target in zip(pairs, sources, targets, strict=True):
         if not (source.overflowing or target.overflowing):
             rows.append((pair, source.ids, target.ids))
-    left_out = set(pairs).difference(pair for pair, *_ in rows)
-    found = f"{len(left_out)} of {len(set(pairs))} different {name} pairs"
-    found = f"{found} are longer than --max_seq_length"
+    left_out = len(pairs) - len(rows)
+    found = f"{left_out} of {len(pairs)} {name} pairs are longer than --max_seq_length"
     if not rows:
         raise InputError(f"{found}: give shorter ones, or train with a higher number")
     if left_out:
@@ -443,7 +439,7 @@ def fit(
         save_checkpoint(translator, learner, output_dir)
         print(", ".join(f"{name} {value:.4g}" for name, value in record.items()))
     best = best_epoch(history)
-    learner.load_weights(checkpoint_folder(output_dir, best) / MODEL_FILE)
+    learner.load_weights(Path(output_dir, f"checkpoint-{best:04}", MODEL_FILE))
     learner.optimizer.finalize_variable_values(averaged)
     save_translator(translator, output_dir)
     draw_training_curve(history, output_dir)
@@ -576,7 +572,7 @@ def evaluate(
     for pair in list(examples.items())[: 20 if prefix == "test" else 3]:
         print(" ", " -> ".join(pair))
     different, found = len(examples), len(set(translations))
-    if different >= 20 and found <= different / 10:
+    if found <= different / 10:
         counts = f"{different} different sources, only {found} different translations"
         print(f"warning: {counts}: the model ignores what it reads", file=sys.stderr)
     # Translations have no capital letters.
@@ -647,16 +643,15 @@ def translate(translator: Translator, texts: Sequence[str], batch_size: int = 64
             # More than <sos> and <eos>.
             if len(piece) > 2:
                 pieces.append((number, piece.ids))
-    # Shortest first. A text's last piece is its shortest: its pieces come in reverse order.
-    pieces.reverse()
-    pieces.sort(key=lambda piece: len(piece[1]))
+    # Longest first. A text's last piece is its shortest: its pieces stay in order.
+    pieces.sort(key=lambda piece: -len(piece[1]))
     translations = [""] * len(texts)
     for start in tqdm(range(0, len(pieces), batch_size), "Translating", disable=None, leave=False):
         numbers, ids = zip(*pieces[start : start + batch_size], strict=True)
         target = search(keras.utils.pad_sequences(ids, padding="post"))
         decoded = translator.target_tokenizer.decode_batch(np.array(target).tolist())
         for number, text in zip(numbers, decoded, strict=True):
-            translations[number] = f"{text} {translations[number]}".strip()
+            translations[number] = f"{translations[number]} {text}".strip()
     return translations
 
 
@@ -779,44 +774,40 @@ def refuse(message: str) -> None:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse and check the command line; bad usage raises InputError."""
     about, _, flags = __doc__.partition("The flags")
-    defaults = MODEL | vars(Recipe()) | RUN
-    style = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-    parser = argparse.ArgumentParser(description=about, **style)
+    defaults = MODEL | vars(Recipe()) | RUN | {"bf16": has_bf16()}
+    parser = argparse.ArgumentParser(description=about)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.error = refuse
     for name, text in re.findall(r"    (\w+) +(.*)", flags):
         default = defaults.get(name, "")
         how = {"type": type(default)}
-        if default is False:
+        if type(default) is bool:
             how = {"action": argparse.BooleanOptionalAction}
         elif default == []:
             how = {"nargs": "+"}
         parser.add_argument(f"--{name}", default=default, help=f"{text} [%(default)s]", **how)
-    parser.set_defaults(bf16=has_bf16())
     args = parser.parse_args(argv)
     if args.smoke or not (args.train_file or args.model_name_or_path):
         parser.set_defaults(**SMOKE)
     args = parser.parse_args(argv)
     for name, value in vars(args).items():
-        # Rates are shares of one; all else is counted.
-        least, limit = (0, 1) if type(value) is float else (1, 2**32)
-        if name == "seed":
-            least = 0
-        if type(value) in (int, float) and not least <= value < limit:
-            raise InputError(f"--{name} {value}: give {least} or more, and less than {limit}")
+        count = type(value) is int and name != "seed"
+        rate = type(value) is float
+        if (count and value < 1) or (rate and not 0 <= value < 1):
+            raise InputError(f"--{name} {value}: a count is 1 or more, a rate from 0 to below 1")
     try:
         codecs.lookup(args.encoding)
     except LookupError as error:
         raise InputError(f"--encoding: {error}") from error
     if not (args.do_train or args.do_eval or args.do_predict):
         args.do_train = not args.model_name_or_path
-        args.do_eval = args.do_train or bool(args.test_file)
+        args.do_eval = args.do_train or args.test_file
         own = args.text or args.input_file or args.output_file
-        args.do_predict = bool(own) or not args.do_eval
+        args.do_predict = own or not args.do_eval
     if not (args.do_train or args.model_name_or_path):
         raise InputError("no model: add --do_train, or name one with --model_name_or_path")
-    if not args.do_train and args.output_dir == parser.get_default("output_dir"):
-        # What is made of a model goes to its folder.
-        args.output_dir = args.model_name_or_path
+    if not args.output_dir:
+        args.output_dir = "outputs/seq2seq_lstm" if args.do_train else args.model_name_or_path
     args.model = {name: getattr(args, name) for name in MODEL}
     args.recipe = {name: getattr(args, name) for name in vars(Recipe())}
     return args
@@ -832,10 +823,6 @@ def has_bf16() -> bool:
 
 def prepare_run(args: argparse.Namespace) -> str | Path | None:
     """Set up this process: devices, seed, precision; return the checkpoint to continue, if any."""
-    if args.do_train or args.do_eval:
-        with whole_files(args.output_dir):
-            # Fails now, before any work, if nothing can be written there.
-            pass
     keras.utils.set_random_seed(args.seed)
     keras.config.set_dtype_policy("mixed_bfloat16" if args.bf16 else "float32")
     # From pictures, whose font lacks most languages.
@@ -939,17 +926,13 @@ def encoding_of(path: str | Path, encoding: str = "utf-8-sig") -> str:
     return "utf-8-sig" if start.startswith(codecs.BOM_UTF8) else encoding
 
 
-def checkpoint_folder(output_dir: str, epoch: int) -> Path:
-    """Return the folder of an epoch's checkpoint."""
-    return Path(output_dir, f"checkpoint-{epoch:04}")
-
-
 def save_checkpoint(translator: Translator, learner: keras.Model, output_dir: str) -> None:
     """Save the epoch that has just ended; of the earlier ones only the best stays."""
-    last = checkpoint_folder(output_dir, len(translator.history))
-    best = checkpoint_folder(output_dir, best_epoch(translator.history))
+    history = translator.history
+    last = Path(output_dir, f"checkpoint-{len(history):04}")
+    best = Path(output_dir, f"checkpoint-{best_epoch(history):04}")
     # Of an earlier run.
-    (last / VOCABULARY_FILE).unlink(missing_ok=True)
+    shutil.rmtree(last, ignore_errors=True)
     save_translator(translator, last, learner)
     for folder in Path(output_dir).glob("checkpoint-*"):
         if folder not in (last, best):
@@ -1003,12 +986,10 @@ def report_run(metrics: dict[str, float], source: str, args: argparse.Namespace)
         (folder / results.name).write_text(text)
     print(*(f"{name:>28} = {metrics[name]:.4g}" for name in sorted(metrics)), sep="\n")
     print("Files:", *sorted(results.parent.glob("*.*")), sep="\n  ")
-    if args.smoke and args.train_file:
-        print("A tiny model was tried: its quality tells nothing about that of a real one")
     folder = args.output_dir if args.do_train else args.model_name_or_path
     # In one word: a source may begin with a dash.
-    flags = ["--model_name_or_path", folder, f"--text={source}"]
-    print("Next:\n ", shlex.join(["python", sys.argv[0], *flags]))
+    command = ["python", sys.argv[0], "--model_name_or_path", folder, f"--text={source}"]
+    print("Next:\n ", shlex.join(command))
 
 
 def predict(translator: Translator, texts: list[str], args: argparse.Namespace) -> None:
