@@ -189,12 +189,12 @@ def read_pairs(path: str, encoding: str = "utf-8-sig") -> list[tuple[str, str]]:
     columns = max([2, *map(len, rows[:1])])
     faulty = []
     for number, row in enumerate(rows, 1):
-        if len(row) != columns or not row[0].strip() or not row[1].strip():
-            faulty.append(number)
+        if len(row) != columns or not all(map(str.strip, row[:2])):
+            faulty.append(str(number))
     if faulty:
-        where = ", ".join(map(str, faulty[:5])) + (", …" if len(faulty) > 5 else "")
+        where = f"{path}, row {', '.join(faulty[:5])}"
         found = f"{len(faulty)} of {len(rows)} rows have a blank text, or not as many columns as"
-        raise InputError(f"{path}, row {where}: {found} the first: give SOURCE and TARGET in each")
+        raise InputError(f"{where}: {found} the first: give SOURCE and TARGET in each")
     if kind == ".csv" and rows:
         print(f"{path}: the first row, {rows.pop(0)}, is taken for a header", file=sys.stderr)
     if not rows:
