@@ -401,8 +401,8 @@ def encode_pairs(
 
 def fit(
     translator: Translator,
-    train_pairs: Pairs,
-    validation_pairs: Pairs,
+    train: Pairs,
+    validation: Pairs,
     output_dir: str,
     checkpoint: str | Path | None = None,
     **options,
@@ -414,10 +414,10 @@ def fit(
     interrupted. `options`: what shall be otherwise than in `Recipe`. Raises InputError.
     """
     recipe = Recipe(**options)
-    _, data = encode_pairs(translator, train_pairs, "training")
-    validation_pairs, _ = encode_pairs(translator, validation_pairs, "validation")
+    _, data = encode_pairs(translator, train, "training")
+    validation, _ = encode_pairs(translator, validation, "validation")
     # A second model learns. The translator's gets the average of its weights: it translates better.
-    epoch_steps = len(train_pairs) / recipe.batch_size
+    epoch_steps = len(train) / recipe.batch_size
     learner = build_learner(translator, recipe.learning_rate, epoch_steps)
     averaged = translator.model.trainable_variables
     if checkpoint:
@@ -433,7 +433,7 @@ def fit(
         loss = train_epoch(learner, step, make_batches(data, recipe.batch_size, rng), rng)
         learner.optimizer.finalize_variable_values(averaged)
         record = {"epoch": len(history) + 1, "train_loss": loss}
-        record |= evaluate(translator, validation_pairs, "eval", recipe.batch_size)
+        record |= evaluate(translator, validation, "eval", recipe.batch_size)
         history.append(record)
         save_checkpoint(translator, learner, output_dir)
         print(", ".join(f"{name} {value:.4g}" for name, value in record.items()))
@@ -442,7 +442,7 @@ def fit(
     learner.optimizer.finalize_variable_values(averaged)
     save_translator(translator, output_dir)
     draw_training_curve(history, output_dir)
-    draw_alignment(translator, validation_pairs[0][0], output_dir)
+    draw_alignment(translator, validation[0][0], output_dir)
     return history[best - 1]
 
 
@@ -570,10 +570,8 @@ def evaluate(
     examples = dict(zip(sources, translations, strict=True))
     for pair in list(examples.items())[: 20 if prefix == "test" else 3]:
         print(" ", " -> ".join(pair))
-    different, found = len(examples), len(set(translations))
-    if found <= different / 10:
-        counts = f"{different} different sources, only {found} different translations"
-        print(f"warning: {counts}: the model ignores what it reads", file=sys.stderr)
+    if len(set(translations)) <= len(examples) / 10:
+        print("warning: translations are alike: the model ignores what it reads", file=sys.stderr)
     # Translations have no capital letters.
     metrics = choose_metrics(targets, lowercase=True)
     scores = score(translations, targets, metrics=metrics)
@@ -698,7 +696,7 @@ def draw_alignment(translator: Translator, text: str, output_dir: str) -> None:
     axes.imshow(weights, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(source)), source.tokens, rotation=60, ha="right")
     axes.set_yticks(range(len(target) - 1), target.tokens[1:])
-    save_figure(axes.figure, output_dir, "alignment.png")
+    save_figure(axes.figure, Path(output_dir, "alignment.png"))
 
 
 # Speed: the same, faster --------------------------------------------------------------------------
@@ -772,8 +770,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse and check the command line; bad usage raises InputError."""
     about, _, flags = __doc__.partition("The flags")
     defaults = MODEL | vars(Recipe()) | RUN | {"bf16": has_bf16()}
-    parser = argparse.ArgumentParser(description=about)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(usage=f"%(prog)s [flags]\n\n{about}")
     parser.error = refuse
     for name, text in re.findall(r"    (\w+) +(.*)", flags):
         default = defaults.get(name, "")
@@ -957,14 +954,14 @@ def draw_training_curve(history: list[dict], output_dir: str) -> None:
         axes.plot(epochs, [record[name] for record in history], "o-", label=name)
     axes.set(xlabel="epoch", ylabel="nats per token", ylim=(0, None))
     axes.legend()
-    save_figure(axes.figure, output_dir, "training_curve.png")
+    save_figure(axes.figure, Path(output_dir, "training_curve.png"))
 
 
-def save_figure(figure: Figure, output_dir: str, name: str) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Write a picture as PNG."""
-    with whole_files(output_dir) as folder:
-        figure.savefig(folder / name, dpi=120)
-    print("Picture:", Path(output_dir, name), file=sys.stderr)
+    with whole_files(path.parent) as folder:
+        figure.savefig(folder / path.name, dpi=120)
+    print("Picture:", path, file=sys.stderr)
 
 
 def report_run(metrics: dict[str, float], source: str, args: argparse.Namespace) -> None:
