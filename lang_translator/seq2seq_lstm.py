@@ -148,7 +148,6 @@ RUN = {
 }
 PAD, UNK, SOS, EOS = range(4)
 SPECIAL_TOKENS = ["<pad>", "<unk>", "<sos>", "<eos>"]
-MODEL_FILE, VOCABULARY_FILE = "model.keras", "vocabulary.json"
 # Source and target.
 Pairs = list[tuple[str, str]]
 # A padded batch of token ids: (batch, length).
@@ -248,11 +247,11 @@ class Translator:
 def load_translator(folder: str | Path) -> Translator:
     """Load what `save_translator` wrote; the model computes in the dtype policy of now."""
     try:
-        saved = json.loads(Path(folder, VOCABULARY_FILE).read_text())
+        saved = json.loads(Path(folder, "vocabulary.json").read_text())
         tokenizers = [Tokenizer.from_str(json.dumps(side)) for side in saved["tokenizers"]]
         settings, history = saved["settings"]["model"], saved["settings"]["history"]
         model = build_model(**settings)
-        model.load_weights(Path(folder, MODEL_FILE))
+        model.load_weights(Path(folder, "model.keras"))
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         found = f"{folder} is not a complete folder saved by this script"
         raise InputError(f"{found}: {error}") from error
@@ -422,7 +421,7 @@ def fit(
     averaged = translator.model.trainable_variables
     if checkpoint:
         # With the optimizer's state.
-        learner.load_weights(Path(checkpoint, MODEL_FILE))
+        learner.load_weights(Path(checkpoint, "model.keras"))
     else:
         translator.history = []
     history = translator.history
@@ -438,7 +437,7 @@ def fit(
         save_checkpoint(translator, learner, output_dir)
         print(", ".join(f"{name} {value:.4g}" for name, value in record.items()))
     best = best_epoch(history)
-    learner.load_weights(Path(output_dir, f"checkpoint-{best:04}", MODEL_FILE))
+    learner.load_weights(Path(output_dir, f"checkpoint-{best:04}", "model.keras"))
     learner.optimizer.finalize_variable_values(averaged)
     save_translator(translator, output_dir)
     draw_training_curve(history, output_dir)
@@ -553,8 +552,8 @@ def save_translator(
         "tokenizers": [json.loads(tokenizer.to_str()) for tokenizer in tokenizers],
     }
     with whole_files(folder) as unfinished:
-        (model or translator.model).save(unfinished / MODEL_FILE)
-        (unfinished / VOCABULARY_FILE).write_text(json.dumps(saved, indent=1))
+        (model or translator.model).save(unfinished / "model.keras")
+        (unfinished / "vocabulary.json").write_text(json.dumps(saved, indent=1))
 
 
 def evaluate(
@@ -823,7 +822,7 @@ def prepare_run(args: argparse.Namespace) -> str | Path | None:
     warnings.filterwarnings("ignore", "Glyph")
     if args.resume_from_checkpoint != "last":
         return args.resume_from_checkpoint
-    complete = Path(args.output_dir).glob(f"checkpoint-*/{VOCABULARY_FILE}")
+    complete = Path(args.output_dir).glob("checkpoint-*/vocabulary.json")
     return max((file.parent for file in complete), default=None)
 
 

@@ -388,6 +388,17 @@ def test_translations_do_not_depend_on_the_batch_and_keep_their_places(quick):
         assert beams > 1 or found == alone
 
 
+def test_pieces_of_a_long_text_stay_in_order(quick):
+    """Whatever the batches; a search that gives back what it reads shows it."""
+    translator = lstm.load_translator(quick)
+    translator.target_tokenizer = translator.source_tokenizer
+    translator.search = lambda source: source
+    texts = [" ".join(SOURCES).lower() * 3, "ein hund", " ".join(SOURCES[::-1]).lower()]
+    assert lstm.encode(translator.source_tokenizer, texts[2:])[0].overflowing
+    for found, text in zip(lstm.translate(translator, texts, batch_size=2), texts, strict=True):
+        assert found.replace(" ", "") == text.replace(" ", "")
+
+
 def test_scores_equal_sacrebleu_on_the_written_translations(quick, tmp_path, capsys):
     test_file = write(
         tmp_path / "test.tsv", "".join(f"{s}\t{t}\n" for s, t in lstm.SAMPLE_PAIRS[:10])
