@@ -103,7 +103,7 @@ class ScriptArguments:
     train_file: str | None = HfArg(default=None, help="CSV, TSV, Excel, JSON lines, Parquet.")
     validation_file: str | None = HfArg(default=None, help="Rows to evaluate on; or else:")
     validation_split_percentage: int = HfArg(default=20, help="So many of the training rows.")
-    test_file: str | None = HfArg(default=None, help="Rows to predict, labelled or not.")
+    test_file: str | None = HfArg(default=None, help="Rows to predict.")
     encoding: str = HfArg(default="utf-8-sig", help="Of text files; Excel's may be cp1252.")
     column_names: list[str] | None = HfArg(default=None, help="Where a file has no header.")
     text_column: str = HfArg(default="text", help="Its column.")
@@ -314,6 +314,14 @@ def pretrained(
         config = AutoConfig.from_pretrained(folder)
         if config.model_type != "bert":
             raise InputError(f"it is a {config.model_type} model, and no BERT")
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        # From vocab.txt alone, as older folders have it, the library would make letters small.
+        if sum(map(str.istitle, tokenizer.get_vocab())) > len(tokenizer) / 100:
+            tokenizer = AutoTokenizer.from_pretrained(folder, do_lower_case=False)
+        if not config.vocab_size / 2 < len(tokenizer) <= config.vocab_size:
+            raise InputError(f"the tokenizer knows {len(tokenizer)} of {config.vocab_size} tokens")
+        if not tokenizer.is_fast:
+            raise InputError("its tokenizer cannot tell which texts are cut")
         own = [config.id2label[number] for number in sorted(config.id2label)]
         trained = "BertForSequenceClassification" in (config.architectures or [])
         trained &= config.problem_type in (None, "single_label_classification")
@@ -337,44 +345,27 @@ def pretrained(
         lost = [key for key in new if kept or not key.startswith(NEW_WEIGHTS)]
         if lost:
             raise InputError(f"{len(lost)} weights are missing, such as {lost[0]}")
-        return load_tokenizer(folder, config.vocab_size), model
     except (OSError, SafetensorError, ValueError) as error:
         raise InputError(f"cannot load {name}: {error}") from error
+    return tokenizer, model
 
 
 # On top of BERT: not every checkpoint has them.
 NEW_WEIGHTS = ("classifier.", "bert.pooler.")
 
 
-def load_tokenizer(folder: str, vocab_size: int) -> BertTokenizer:
-    """Return the tokenizer that a folder names, for a model of so many tokens.
-
-    A vocabulary with capitals keeps them: from vocab.txt alone, as older folders have it, the
-    library would make all letters small.
-    """
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    if sum(map(str.istitle, tokenizer.get_vocab())) > len(tokenizer) / 100:
-        tokenizer = AutoTokenizer.from_pretrained(folder, do_lower_case=False)
-    if not tokenizer.is_fast:
-        raise InputError("its tokenizer cannot tell which texts are cut")
-    if not vocab_size / 2 < len(tokenizer) <= vocab_size:
-        counts = f"{len(tokenizer)} tokens, the model {vocab_size}"
-        raise InputError(f"the tokenizer knows {counts}: is a file missing?")
-    return tokenizer
-
-
 def tiny(
     texts: Iterable[str], classes: list[str]
 ) -> tuple[BertTokenizer, BertForSequenceClassification]:
     """For --smoke: a vocabulary of the words of these texts, and a small BERT to train on them."""
-    normalizer = BertTokenizer().backend_tokenizer.normalizer
-    text = normalizer.normalize_str(" ".join(texts))
+    text = BertTokenizer().backend_tokenizer.normalizer.normalize_str(" ".join(texts))
     words = dict(Counter(re.findall(r"\w+|[^\w\s]", text)).most_common(5000))
-    # Of them rare words are composed.
     letters = sorted(set(text) - {" "})
+    # Of them rare words are composed.
+    within = [f"##{letter}" for letter in letters]
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    pieces = [*special, *words, *letters, *(f"##{letter}" for letter in letters)]
-    vocabulary = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+    pieces = dict.fromkeys([*special, *words, *letters, *within])
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
     label2id = {label: number for number, label in enumerate(classes)}
     names = {"id2label": dict(enumerate(classes)), "label2id": label2id}
     config = BertConfig(vocab_size=len(vocabulary), **names, **TINY_SIZE)
@@ -414,9 +405,9 @@ def build_trainer(
     # The loss is a mean: divide by accumulated steps.
     trainer.model_accepts_loss_kwargs = False
     patience = getattr(args, "early_stopping_patience", None)
+    if patience and args.eval_strategy == "no":
+        raise InputError("--early_stopping_patience: give rows to evaluate on, and save epochs")
     if patience:
-        if args.eval_strategy == "no":
-            raise InputError("--early_stopping_patience: give rows to evaluate on, and save epochs")
         trainer.add_callback(EarlyStoppingCallback(patience, early_stopping_threshold=1e-6))
     if class_weights:
         counts = rows.labels.bincount(minlength=model.config.num_labels).to(args.device)
@@ -503,20 +494,20 @@ def check_same_model(checkpoint: str, config: transformers.PreTrainedConfig) -> 
     """Raise InputError if a checkpoint has other classes or sizes: weights would get lost."""
     saved = type(config).from_json_file(Path(checkpoint, "config.json"))
     for name in ("id2label", "vocab_size", "hidden_size", "num_hidden_layers"):
-        if getattr(saved, name) != getattr(config, name):
-            raise InputError(f"{checkpoint} has another {name}: choose another --output_dir")
+        found, expected = getattr(saved, name), getattr(config, name)
+        if found != expected:
+            raise InputError(f"{checkpoint}: {name} {found}, not {expected}: give an --output_dir")
 
 
 def draw_training_curve(log_history: list[dict[str, float]]) -> Figure:
     """Draw the losses and the accuracy that the trainer logged over the epochs."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
     for name in ("loss", "eval_loss", "eval_accuracy"):
         points = {entry["epoch"]: entry[name] for entry in log_history if name in entry}
-        axes.plot(points.keys(), points.values(), marker=".", label=name)
+        axes.plot(points.keys(), points.values(), ".-", label=name)
     axes.set(xlabel="epoch", ylim=(0, None))
     axes.legend()
-    return figure
+    return axes.figure
 
 
 def evaluate(
@@ -525,8 +516,21 @@ def evaluate(
     """Show a table per class and a few predictions, draw the confusion matrix; return metrics."""
     predicted, probabilities, metrics = predict(trainer, dataset, "eval")
     labels = probabilities.columns[dataset.labels.numpy()]
+    frequent = dict(Counter([*labels, *predicted, *probabilities]).most_common(30))
+    names = [name for name in probabilities if name in frequent]
+    figure = Figure(figsize=2 * [2 + 0.7 * len(names)], layout="constrained")
+    ConfusionMatrixDisplay.from_predictions(
+        labels,
+        predicted,
+        labels=names,
+        # A dollar would begin mathematics.
+        display_labels=[name.replace("$", r"\$") for name in names],
+        xticks_rotation="vertical",
+        cmap="Blues",
+        colorbar=False,
+        ax=figure.subplots(),
+    )
     with whole_files(trainer.args.output_dir) as folder:
-        figure = draw_confusion_matrix(labels, predicted, probabilities.columns)
         figure.savefig(folder / "confusion_matrix.png", dpi=120)
     print(classification_report(labels, predicted, zero_division=0))
     best = probabilities.max(axis=1)
@@ -538,27 +542,6 @@ def evaluate(
 
 
 MORE_TRAINING = "try --num_train_epochs 20 --learning_rate 1e-4 with the other flags as they are"
-
-
-def draw_confusion_matrix(
-    labels: np.ndarray, predicted: np.ndarray, classes: Sequence[str]
-) -> Figure:
-    """Draw how many rows of each class were taken for which; of many the 30 most frequent."""
-    frequent = dict(Counter([*labels, *predicted, *classes]).most_common(30))
-    shown = [name for name in classes if name in frequent]
-    figure = Figure(figsize=2 * [2 + 0.7 * len(shown)], layout="constrained")
-    ConfusionMatrixDisplay.from_predictions(
-        labels,
-        predicted,
-        labels=shown,
-        # A dollar would begin mathematics.
-        display_labels=[name.replace("$", r"\$") for name in shown],
-        xticks_rotation="vertical",
-        cmap="Blues",
-        colorbar=False,
-        ax=figure.subplots(),
-    )
-    return figure
 
 
 def compare_with_baseline(tables: dict[str, pd.DataFrame], accuracy: float) -> dict[str, float]:
@@ -576,7 +559,7 @@ def compare_with_baseline(tables: dict[str, pd.DataFrame], accuracy: float) -> d
     metrics = accuracy_and_f1(validation["label"], predicted, "baseline_")
     baseline, rows = metrics["baseline_accuracy"], len(validation)
     print(f"Accuracy of {rows:,} rows, with 95 % intervals:")
-    for name, share in {"TF-IDF": baseline, "BERT": accuracy}.items():
+    for name, share in (("TF-IDF", baseline), ("BERT", accuracy)):
         interval = binomtest(round(share * rows), rows).proportion_ci(method="wilson")
         print(f"  {name} {share:.3f} ({interval.low:.3f} to {interval.high:.3f})")
     if accuracy <= baseline and accuracy < 1:
@@ -626,13 +609,14 @@ def write_predictions(
 
 def next_command(args: ScriptArguments) -> str:
     """Return the flags that predict with this model; say if it is --smoke's."""
+    if args.smoke and args.train_file:
+        print("A tiny model was tried: its quality tells nothing about that of a real one")
     flags = ["--do_predict", "--test_file", "FILE"]
-    names = ["model_name_or_path", "text_column", "text_pair_column", "max_seq_length", "encoding"]
-    for name in names:
-        if getattr(args, name) != getattr(ScriptArguments, name):
-            flags += [f"--{name}", str(getattr(args, name))]
-    own = "\nA tiny model was tried: its quality tells nothing about that of a real one"
-    return shlex.join(flags) + (own if args.smoke and args.train_file else "")
+    for name in NEXT:
+        value = str(getattr(args, name))
+        if value != str(getattr(ScriptArguments, name)):
+            flags += [f"--{name}", value]
+    return shlex.join(flags)
 
 
 # Speed: the same, faster --------------------------------------------------------------------------
@@ -669,8 +653,8 @@ class ShuffledBatchesSampler(Sampler):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1000 + self.epoch)
-        batches = []
-        for window in torch.randperm(len(self), generator=generator).split(100 * self.batch_size):
+        batches, order = [], torch.randperm(len(self), generator=generator)
+        for window in order.split(100 * self.batch_size):
             rows = window[self.lengths[window].argsort(stable=True)]
             batches += rows.split(self.batch_size)
         # The last may be smaller: it stays last.
@@ -893,7 +877,8 @@ def encoding_of(path: str | Path, encoding: str = "utf-8-sig") -> str:
 
 # What of a checkpoint is read: no weights in other formats.
 MODEL_FILES = ("*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors")
-HUB_ERRORS = (*HfHubHTTPError.__bases__, OSError)  # and what its HTTP library raises
+# And what its HTTP library raises.
+HUB_ERRORS = (*HfHubHTTPError.__bases__, OSError)
 
 
 def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model") -> str:
@@ -955,6 +940,8 @@ def report(
     print(f"Next:\n  python {shlex.quote(sys.argv[0])} {command}")
 
 
+# Flags that a prediction needs, too.
+NEXT = ("model_name_or_path", "text_column", "text_pair_column", "max_seq_length", "encoding")
 # The first word of what PyTorch says, and what helps.
 REMEDIES = {
     "memory": "give a smaller --per_device_train_batch_size (or --per_device_eval_batch_size)",
@@ -1059,6 +1046,7 @@ if __name__ == "__main__":
     except (InputError, ImportError, RuntimeError, SafetensorError, *HUB_ERRORS) as error:
         remedies = [remedy for text, remedy in REMEDIES.items() if text in str(error)]
         if isinstance(error, RuntimeError) and not remedies:
-            raise  # a bug
+            # A bug.
+            raise
         print("error:", " ".join(str(error).split()), *remedies[:1], file=sys.stderr)
         sys.exit(2)

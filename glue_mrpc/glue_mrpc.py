@@ -60,18 +60,23 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import (
     AutoTokenizer,
+    BertConfig,
     BertTokenizer,
     DataCollatorWithPadding,
+    PreTrainedConfig,
     PreTrainedTokenizerBase,
 )
 from transformers.hf_argparser import HfArg, HfArgumentParser
 
 COLUMNS = ["sentence1", "sentence2", "label"]
 SPLITS = {"train": "train", "dev": "validation", "validation": "validation", "test": "test"}
-FILES = ["{}.tsv", "msr_paraphrase_{}.txt", "{}*.parquet"]  # of GLUE, the original corpus, the hub
-LABELS = {"1": 1, "1.0": 1, "True": 1, "0": 0, "0.0": 0, "False": 0, "-1": -1, "-1.0": -1}
-NO_LABELS = {"": -1, "None": -1, "nan": -1, "<NA>": -1}  # in test files
-TENSORS_FILE = "glue_mrpc_labled_tensor.pt"  # spelled so
+# Of GLUE, the original corpus, the hub.
+FILES = ["{}.tsv", "msr_paraphrase_{}.txt", "{}*.parquet"]
+# These in all files, and those in test files.
+LABELS = {"1": 1, "0": 0, "-1": -1}
+NO_LABELS = {"": -1, "None": -1, "<NA>": -1}
+# It is spelled so.
+TENSORS_FILE = "glue_mrpc_labled_tensor.pt"
 
 
 @dataclass
@@ -80,13 +85,13 @@ class ScriptArguments:
 
     smoke: bool = HfArg(default=False, help="Build a tiny tokenizer: no download, seconds.")
     model_name_or_path: str = HfArg(default="bert-base-uncased", help="Whose tokenizer.")
-    data_dir: str | None = HfArg(default=None, help="Folder with MRPC; by default the hub's copy.")
+    data_dir: str | None = HfArg(default=None, help="Folder with MRPC; default: the hub's.")
     encoding: str = HfArg(default="utf-8-sig", help="Of text files: cp1252 for Western Windows.")
     max_seq_length: int = HfArg(default=128, help="Longer pairs are cut to so many tokens.")
     batch_size: int = HfArg(default=32, help="Pairs that are padded together.")
     preprocessing_num_workers: int = HfArg(default=0, help="Processes that tokenize; 0: this one.")
     output_dir: str = HfArg(default="outputs/glue_mrpc", help="Where the results go.")
-    seed: int = HfArg(default=42, help="Chooses the pair that is shown.")
+    seed: int = HfArg(default=42, help="Which pair is shown.")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -103,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
     workers = args.preprocessing_num_workers
     for name, split in splits.items():
         tokenized = tokenize_pairs(split, tokenizer, args.max_seq_length, workers)
-        show_losses(name, split, tokenized, tokenizer)
+        show_losses(name, tokenized, tokenizer, args.max_seq_length)
         batches = collate(tokenized, tokenizer, args.batch_size)
         shapes = {key: tuple(tensor.shape) for key, tensor in batches[0].items()}
         print(f"{name}: {len(batches)} batches, the first: {shapes}")
@@ -126,18 +131,20 @@ def load_splits(
     if data_dir is None:
         data_dir = fetch("nyu-mll/glue", ["mrpc/*.parquet"], "dataset") + "/mrpc"
     splits = DatasetDict()
-    for pattern in FILES:  # the first kind that is there
+    # The first kind of files that is there.
+    for pattern in FILES:
         for name, split in SPLITS.items():
-            found = Path(data_dir).glob(pattern.format(name))
-            paths = sorted(found, key=lambda path: (len(path.name), path.name))  # 2 before 10
-            read = read_parquet if pattern.endswith("parquet") else read_tsv
-            parts = [read(path, split != "test", encoding) for path in paths]
+            parts = []
+            for path in sorted(Path(data_dir).glob(pattern.format(name))):
+                if path.suffix == ".parquet":
+                    parts.append(read_parquet(path, split != "test"))
+                else:
+                    parts.append(read_tsv(path, split != "test", encoding))
             if parts:
                 splits[split] = concatenate_datasets(parts)
         if splits:
             return splits
-    files = "train.tsv, msr_paraphrase_train.txt, train*.parquet"
-    raise InputError(f"--data_dir {data_dir}: no file of MRPC there, such as {files}")
+    raise InputError(f"--data_dir {data_dir}: no file of MRPC there, such as train.tsv")
 
 
 def read_tsv(path: Path, labelled: bool = True, encoding: str = "utf-8-sig") -> Dataset:
@@ -149,8 +156,7 @@ def read_tsv(path: Path, labelled: bool = True, encoding: str = "utf-8-sig") -> 
     try:
         text = path.read_text(encoding_of(path, encoding))
     except UnicodeError as error:
-        remedy = "name another with --encoding, for instance cp1252"
-        raise InputError(f"{path}: {error}: {remedy}") from error
+        raise InputError(f"{path}: {error}: give --encoding cp1252, or another") from error
     lines = text.rstrip("\n").split("\n")
     rows = [line.split("\t") for line in lines]
     quoted = [field for row in rows for field in row if '"' in field]
@@ -161,49 +167,50 @@ def read_tsv(path: Path, labelled: bool = True, encoding: str = "utf-8-sig") -> 
     for name in ("#1 String", "#2 String", "Quality"):
         if name not in header and (labelled or name != "Quality"):
             raise InputError(f"{path}, line 1: no column {name!r} in {lines[0][:80]!r}")
+    faulty = [number for number, row in enumerate(rows, 1) if len(row) != len(header)]
+    if faulty:
+        raise InputError(f"{path}, lines {faulty[:10]}: not {len(header)} columns as in the header")
     pairs = []
     for fields in rows[1:]:
-        row = dict(zip(header, fields, strict=False))
-        if len(fields) == len(header):
-            pairs.append((row["#1 String"], row["#2 String"], row.get("Quality", "")))
-        else:
-            pairs.append(f"{len(fields)} columns, the header has {len(header)}")
-    return as_dataset(pairs, labelled, f"{path}, line", start=2)
+        row = dict(zip(header, fields, strict=True))
+        pairs.append((row["#1 String"], row["#2 String"], row.get("Quality", "")))
+    return as_dataset(pairs, labelled, f"{path}, lines", start=2)
 
 
 def as_dataset(
-    pairs: list[tuple[str, str, int]], labelled: bool = True, where: str = "row", start: int = 1
+    pairs: list[tuple[str, str, int]], labelled: bool = True, where: str = "rows", start: int = 1
 ) -> Dataset:
     """Return pairs with their labels as a dataset: sentence1, sentence2 (str) and label (int).
 
     Labels: 1 for a paraphrase, 0 for another meaning, -1 for not known, which in data that are not
     `labelled` may also be nothing. Raises InputError with the numbers of wrong rows, from `start`
-    on, after `where`. In place of a pair may stand what is wrong with it.
+    on, after `where`.
     """
     labels = LABELS if labelled else LABELS | NO_LABELS
-    rows = []
-    faults = [] if pairs else [f"{start}: no rows"]
-    for number, pair in enumerate(pairs, start):
-        if isinstance(pair, str):
-            faults.append(f"{number}: {pair}")
-        elif not all(isinstance(text, str) and text.strip() for text in pair[:2]):
-            faults.append(f"{number}: a sentence that is blank or no text")
-        elif str(pair[2]).strip() not in labels:
-            faults.append(f"{number}: the label {pair[2]!r:.40}, not 1 or 0")
+    rows, faulty = [], []
+    for number, (*sentences, label) in enumerate(pairs, start):
+        texts = [text for text in sentences if isinstance(text, str) and text.strip()]
+        name = str(label).strip()
+        if len(texts) == 2 and name in labels:
+            rows.append((*texts, labels[name]))
         else:
-            rows.append((*pair[:2], labels[str(pair[2]).strip()]))
-    if faults:
-        raise InputError(f"{where} {'; '.join(faults[:10])} ({len(faults)} in all)")
+            faulty.append(number)
+    if not pairs:
+        raise InputError(f"{where} {start}: no rows")
+    if faulty:
+        found = f"{len(faulty)} of {len(pairs)} lack a sentence, or 1 or 0 as label"
+        first = " | ".join(map(str, pairs[faulty[0] - start]))
+        raise InputError(f"{where} {faulty[:10]}: {found}; the first: {first:.200}")
     return Dataset.from_dict(dict(zip(COLUMNS, zip(*rows, strict=True), strict=True)))
 
 
 def tiny_tokenizer(pairs: Dataset) -> BertTokenizer:
-    """For --smoke: a vocabulary of all letters, alone and within words, and of many words."""
-    texts = [*pairs["sentence1"], *pairs["sentence2"]]
-    clean = BertTokenizer().backend_tokenizer.normalizer.normalize_str
-    letters = set(clean(" ".join(set().union(*texts)))) - {" "}
+    """For --smoke: a vocabulary of all words, and of all letters, alone and within words."""
+    normalizer = BertTokenizer().backend_tokenizer.normalizer
+    text = normalizer.normalize_str(" ".join([*pairs["sentence1"], *pairs["sentence2"]]))
+    letters = set(text) - {" "}
     pieces = {f"##{letter}" for letter in letters}
-    words = re.findall(r"\w+", clean(" ".join(texts[:2000])))
+    words = re.findall(r"\w+", text)
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     tokens = [*special, *sorted(letters.union(pieces, words))]
     return BertTokenizer(vocab={token: number for number, token in enumerate(tokens)})
@@ -212,34 +219,28 @@ def tiny_tokenizer(pairs: Dataset) -> BertTokenizer:
 def pretrained_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """Load a checkpoint's tokenizer from a folder or the hub: BERT's or another one that pads.
 
-    A folder that does not name its tokenizer has BERT's. One that does not say whether this knows
-    capitals (the library would make all letters small) has a vocabulary that shows it. Raises
-    InputError for what the library mostly takes in silence: without its vocabulary `BertTokenizer`
-    comes up with 5 tokens, and of another family's it knows hardly a word.
+    A vocabulary with capitals keeps them: from vocab.txt alone, as older folders have it, the
+    library would make all letters small. Raises InputError for a blank one, which it takes in
+    silence: without its vocabulary `BertTokenizer` comes up with 5 tokens.
     """
-    folder = Path(fetch(name, ["*.json", "*.txt", "*.model"]))  # no weights
-    settings = {}
+    # No weights.
+    folder = fetch(name, ["*.json", "*.txt", "*.model"])
     try:
-        for file in ("config.json", "tokenizer_config.json", "tokenizer.json"):
-            if (folder / file).exists():
-                settings |= json.loads((folder / file).read_bytes())
-        named = "model_type" in settings or "tokenizer_class" in settings
-        tokenizer_class = AutoTokenizer if named else BertTokenizer
-        tokenizer = tokenizer_class.from_pretrained(folder, trust_remote_code=False)
-    except ValueError as error:
+        settings, _ = PreTrainedConfig.get_config_dict(folder)
+        # A folder that does not say whose it is has BERT's.
+        config = None if "model_type" in settings else BertConfig()
+        options = {"config": config, "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        if sum(map(str.istitle, tokenizer.get_vocab())) > len(tokenizer) / 100:
+            tokenizer = AutoTokenizer.from_pretrained(folder, do_lower_case=False, **options)
+    except (OSError, ValueError) as error:
         raise InputError(f"cannot load the tokenizer of {name}: {error}") from error
-    kind = settings.get("model", {}).get("type")
     known = len(tokenizer)
     size = settings.get("vocab_size", known)
-    if kind and tokenizer.is_fast and kind != type(tokenizer.backend_tokenizer.model).__name__:
-        raise InputError(f"{name}: tokenizer.json is {kind}: correct tokenizer_class")
     if not max(size / 2, len(tokenizer.all_special_tokens)) < known <= size:
         raise InputError(f"{name}: {known} tokens for a model of {size}: is a file missing?")
     if tokenizer.pad_token is None:
-        raise InputError(f"{name}: the tokenizer cannot pad: choose another model")
-    lowers = getattr(tokenizer, "do_lower_case", False) and "do_lower_case" not in settings
-    if lowers and sum(token.istitle() for token in tokenizer.get_vocab()) > known / 100:
-        tokenizer = tokenizer_class.from_pretrained(folder, do_lower_case=False)
+        raise InputError(f"{name}: its tokenizer cannot pad")
     return tokenizer
 
 
@@ -277,22 +278,15 @@ def tokenize_pairs(
 
 
 def show_losses(
-    title: str, split: Dataset, tokenized: Dataset, tokenizer: PreTrainedTokenizerBase
+    title: str, tokenized: Dataset, tokenizer: PreTrainedTokenizerBase, max_seq_length: int
 ) -> None:
-    """Print how many pairs are cut and how many tokens unknown: no tensor shows it.
-
-    Only the longest can be cut: they are tokenized again, as a whole.
-    """
-    rows = list(tokenized["input_ids"])
-    lengths = [len(ids) for ids in rows]
-    limit, tokens = max(lengths), sum(lengths)
-    longest = split.select([row for row, length in enumerate(lengths) if length == limit])
-    options = {"split_special_tokens": True, "verbose": False}
-    whole = tokenizer(longest["sentence1"][:], longest["sentence2"][:], **options)["input_ids"]
-    cut = sum(len(ids) > limit for ids in whole)
+    """Print how many pairs may be cut and how many tokens are unknown: no tensor shows it."""
+    rows = tokenized["input_ids"][:]
+    tokens = sum(map(len, rows))
+    full = sum(len(ids) == max_seq_length for ids in rows)
     unknown = sum(ids.count(tokenizer.unk_token_id) for ids in rows)
-    if cut:
-        print(f"{title}: {cut:,} of {len(rows):,} pairs are cut to {limit} tokens")
+    if full:
+        print(f"{title}: {full:,} of {len(rows):,} pairs fill --max_seq_length: more is cut")
     if unknown:
         print(f"{title}: {unknown:,} of {tokens:,} tokens ({unknown / tokens:.1%}) are unknown")
 
@@ -332,7 +326,8 @@ def measure(
         "padding_grouped_by_length": padding(lengths.sort().values, batch_size),
     }
     if len(known):
-        share = known.double().mean().item()  # also the precision; the recall is 1
+        # It is the precision, too, and the recall is 1.
+        share = known.double().mean().item()
         figures |= {"always_yes_accuracy": share, "always_yes_f1": 2 * share / (share + 1)}
     return {name: round(value, 4) for name, value in figures.items()}
 
@@ -389,9 +384,8 @@ def parse_arguments(argv: list[str] | None) -> ScriptArguments:
         codecs.lookup(args.encoding)
     except (argparse.ArgumentError, LookupError, ValueError) as error:
         raise InputError(f"{error}: see --help") from error
-    for name, least in (("max_seq_length", 5), ("batch_size", 1)):
-        if getattr(args, name) < least:
-            raise InputError(f"--{name} {getattr(args, name)}: give {least} or more")
+    if args.max_seq_length < 5 or args.batch_size < 1:
+        raise InputError("--max_seq_length is at least 5 and --batch_size 1")
     if not sys.stderr.isatty():
         disable_progress_bars()
     return args
@@ -412,19 +406,20 @@ def encoding_of(path: str | Path, encoding: str = "utf-8-sig") -> str:
     return "utf-8-sig" if start.startswith(codecs.BOM_UTF8) else encoding
 
 
-def read_parquet(path: Path, labelled: bool = True, encoding: str = "utf-8") -> Dataset:
-    """Read a file of the hub; texts may be bytes, as some programs write them."""
+def read_parquet(path: Path, labelled: bool = True) -> Dataset:
+    """Read a file of the hub."""
     try:
-        table = pd.read_parquet(path, columns=COLUMNS)
-        table = table.map(lambda cell: cell.decode(encoding) if isinstance(cell, bytes) else cell)
+        # 1.0, as gaps in a column make of 1, is 1.
+        table = pd.read_parquet(path, columns=COLUMNS).convert_dtypes()
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {COLUMNS} from {path}: {error}") from error
-    return as_dataset([*table.itertuples(index=False, name=None)], labelled, f"{path}, row")
+    return as_dataset([*table.itertuples(index=False, name=None)], labelled, f"{path}, rows")
 
 
 # What of a checkpoint is read: no weights in other formats.
 MODEL_FILES = ("*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors")
-HUB_ERRORS = (*HfHubHTTPError.__bases__, OSError)  # and what its HTTP library raises
+# And what its HTTP library raises.
+HUB_ERRORS = (*HfHubHTTPError.__bases__, OSError)
 
 
 def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model") -> str:
@@ -468,7 +463,8 @@ def draw_lengths(tensors: dict, figures: dict[str, dict[str, float]]) -> Figure:
     for split, tensor in tensors.items():
         left.ecdf(tensor["attention_mask"].sum(dim=1), label=split)
     left.set(xlabel="tokens", ylabel="share of the pairs that have at most so many")
-    shares = 100 * pd.DataFrame(figures).filter(like="padding_", axis="index")  # (ways, splits)
+    # (ways, splits)
+    shares = 100 * pd.DataFrame(figures).filter(like="padding_", axis="index")
     right.plot(shares, shares.index, "o", label=[*figures])
     right.set(xlabel="% of the positions is padding", xlim=(0, 100))
     right.invert_yaxis()
@@ -478,14 +474,14 @@ def draw_lengths(tensors: dict, figures: dict[str, dict[str, float]]) -> Figure:
 
 def summarize(figures: dict[str, dict[str, float]], output_dir: str, smoke: bool = False) -> None:
     """Print the figures, every file and the next command."""
-    table = pd.DataFrame(figures)  # a split may lack labels
-    print(table.to_string(float_format="{:,.10g}".format, na_rep="-"))
+    # A split may lack labels.
+    print(pd.DataFrame(figures).to_string(float_format="{:,.10g}".format, na_rep="-"))
     print("Files:", *sorted(Path(output_dir).iterdir()), sep="\n  ")
     if smoke:
         print("The vocabulary is a tiny one of these pairs: with a real one all figures differ")
     file = json.dumps(os.path.join(output_dir, TENSORS_FILE))
-    split = json.dumps(next(iter(figures)))
-    code = f"import torch; print(torch.load({file}, weights_only=True)[{split}])"
+    split = next(iter(figures))
+    code = f'import torch; print(torch.load({file}, weights_only=True)["{split}"])'
     print(f"Next:\n  {shlex.join(['python', '-c', code])}")
 
 

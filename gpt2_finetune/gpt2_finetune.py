@@ -64,7 +64,8 @@ import torch
 import transformers
 from datasets import load_dataset
 from datasets.fingerprint import Hasher
-from huggingface_hub import HfApi, constants, create_repo, snapshot_download, upload_folder
+from huggingface_hub import HfApi, create_repo, snapshot_download, upload_folder
+from huggingface_hub.constants import HF_ASSETS_CACHE
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import enable_progress_bars
 from matplotlib.figure import Figure
@@ -74,6 +75,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     DataCollatorForLanguageModeling,
+    EarlyStoppingCallback,
     GPT2Config,
     GPT2LMHeadModel,
     GPT2Tokenizer,
@@ -90,25 +92,14 @@ class ScriptArguments:
 
     smoke: bool = HfArg(default=False, help="Train a tiny model: no download, seconds.")
     model_name_or_path: str = HfArg(default="gpt2", help="Hub name or folder of any causal LM.")
-    train_file: list[str] | None = HfArg(
-        default=None, help="Text of any size: files, or folders of .txt files."
-    )
-    validation_file: list[str] | None = HfArg(default=None, help="Text to evaluate on.")
+    train_file: list[str] | None = HfArg(default=None, help="Files, or folders of .txt files.")
+    validation_file: list[str] | None = HfArg(default=None, help="Text to evaluate on; or else:")
+    validation_split_percentage: int = HfArg(default=10, help="So much of the training text.")
     encoding: str = HfArg(default="utf-8-sig", help="Of the files; many under Windows: cp1252.")
-    text_column: str | None = HfArg(
-        default=None, help="Column of documents, of CSV, JSON lines or Parquet files."
-    )
-    validation_split_percentage: int = HfArg(
-        default=10, help="Without a validation file: its share of the training text."
-    )
+    text_column: str | None = HfArg(default=None, help="Of CSV, JSON lines, Parquet: documents.")
     block_size: int = HfArg(default=1024, help="Tokens in a block, at most the model's context.")
-    stride: int | None = HfArg(
-        default=None, help="Tokens from one block's start to the next's; else --block_size."
-    )
-    cache_dir: str = HfArg(
-        default=f"{constants.HF_ASSETS_CACHE}/gpt2_finetune",
-        help="Folder for tokenized texts.",
-    )
+    stride: int | None = HfArg(default=None, help="From a block's start to the next one's.")
+    cache_dir: str = HfArg(default=f"{HF_ASSETS_CACHE}/gpt2_finetune", help="Of tokenized texts.")
 
 
 @dataclass
@@ -118,9 +109,7 @@ class GenerationArguments:
     prompt: str = HfArg(default="The lighthouse keeper", help="Text that the model continues.")
     max_new_tokens: int = HfArg(default=50, help="Tokens of the continuation, at most.")
     num_return_sequences: int = HfArg(default=1, help="Continuations; several have to be drawn.")
-    temperature: float = HfArg(
-        default=1.0, help="0: the likeliest text; below 1 likely tokens, above 1 all."
-    )
+    temperature: float = HfArg(default=1.0, help="0: the likeliest text; above 1: an odd one.")
     top_k: int = HfArg(default=0, help="Draw among so many likeliest tokens; 0: among all.")
     top_p: float = HfArg(default=0.95, help="Draw among tokens that have this share.")
 
@@ -142,6 +131,8 @@ class FineTuningArguments(transformers.TrainingArguments):
     eval_strategy: str = "steps"
     eval_on_start: bool = True
     load_best_model_at_end: bool = True
+    # Evaluations in a row without a lower loss.
+    early_stopping_patience: int | None = None
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -161,13 +152,14 @@ def main(argv: list[str] | None = None) -> None:
     if training_args.do_train:
         with faster_dropout(model):
             metrics |= train(trainer)
+        args.model_name_or_path = training_args.output_dir
     metrics |= trainer.evaluate() if training_args.do_eval else {}
     if training_args.do_train and training_args.do_predict:
         texts.append(generate(model, tokenizer, **generation))
     if trainer.is_world_process_zero():
         write_texts(generation["prompt"], texts, training_args.output_dir)
         metrics |= measure(metrics, texts, datasets, tokenizer)
-        conclude(metrics, args, generation, training_args)
+        report(metrics, training_args, args.model_name_or_path, next_command(args, generation))
 
 
 def untrained(
@@ -351,8 +343,7 @@ class TextDataset(torch.utils.data.Dataset):
     """
 
     def __init__(self, tokens: np.ndarray, block_size: int, stride: int | None = None):
-        self.tokens = tokens
-        self.block_size = block_size
+        self.tokens, self.block_size = tokens, block_size
         self.starts = range(0, len(tokens) - block_size + 1, stride or block_size)
 
     def __len__(self) -> int:
@@ -386,6 +377,11 @@ def build_trainer(
     # itself `Trainer` would divide GPT-2's sum by the number of all labels, also of the first one
     # of each block, which nothing predicts: with blocks of 32 it would be 31/32 of the right one.
     trainer.model_accepts_loss_kwargs = False
+    patience = getattr(args, "early_stopping_patience", None)
+    if patience and args.eval_strategy == "no":
+        raise InputError("--early_stopping_patience: give text to evaluate on, and save steps")
+    if patience:
+        trainer.add_callback(EarlyStoppingCallback(patience))
     return trainer
 
 
@@ -469,21 +465,21 @@ def train(trainer: Trainer) -> dict[str, float]:
 
 def draw_training_curve(log_history: list[dict[str, float]]) -> Figure:
     """Draw the losses, in nats per token, that the trainer logged over the steps."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    axes = Figure(figsize=(6, 4), layout="constrained").subplots()
     for name in ("loss", "eval_loss"):
         points = {entry["step"]: entry[name] for entry in log_history if name in entry}
-        axes.plot(points.keys(), points.values(), marker=".", label=name)
+        axes.plot(points.keys(), points.values(), ".-", label=name)
     axes.set(xlabel="step", ylabel="nats per token", ylim=(0, None))
     axes.legend()
-    return figure
+    return axes.figure
 
 
 def write_texts(prompt: str, texts: list[list[str]], output_dir: str) -> None:
     """Write the texts that continue the prompt to generated.txt, and print each in one line."""
     titles = ["Before training", "After training"] if len(texts) == 2 else ["Continuation"]
-    pairs = zip(titles, texts, strict=False)
-    lines = [f"{title}: {prompt}{text}\n" for title, group in pairs for text in group]
+    lines = []
+    for title, group in zip(titles, texts, strict=False):
+        lines += [f"{title}: {prompt}{text}\n" for text in group]
     if lines:
         with whole_files(output_dir) as folder:
             (folder / "generated.txt").write_text("\n".join(lines), encoding="utf-8")
@@ -523,7 +519,8 @@ def decode(tokens: np.ndarray, tokenizer: PreTrainedTokenizerBase, end: str = ""
     """Yield the text of tokens, a part at a time, with `end` for the end-of-text token."""
     for part in np.array_split(tokens, len(tokens) // 2**18 + 1):
         text = tokenizer.decode(part, clean_up_tokenization_spaces=False)
-        yield text.replace(tokenizer.eos_token or "\0", end)  # a text holds no NUL
+        # A text holds no NUL.
+        yield text.replace(tokenizer.eos_token or "\0", end)
 
 
 def longest_copy(texts: list[str], parts: Iterable[str]) -> tuple[str, int]:
@@ -688,7 +685,8 @@ def encoding_of(path: str | Path, encoding: str = "utf-8-sig") -> str:
 
 # What of a checkpoint is read: no weights in other formats.
 MODEL_FILES = ("*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors")
-HUB_ERRORS = (*HfHubHTTPError.__bases__, OSError)  # and what its HTTP library raises
+# And what its HTTP library raises.
+HUB_ERRORS = (*HfHubHTTPError.__bases__, OSError)
 
 
 def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model") -> str:
@@ -716,8 +714,9 @@ def check_same_model(checkpoint: str, config: transformers.PreTrainedConfig) -> 
     """Raise InputError if a checkpoint has other classes or sizes: weights would get lost."""
     saved = type(config).from_json_file(Path(checkpoint, "config.json"))
     for name in ("id2label", "vocab_size", "hidden_size", "num_hidden_layers"):
-        if getattr(saved, name) != getattr(config, name):
-            raise InputError(f"{checkpoint} has another {name}: choose another --output_dir")
+        found, expected = getattr(saved, name), getattr(config, name)
+        if found != expected:
+            raise InputError(f"{checkpoint}: {name} {found}, not {expected}: give an --output_dir")
 
 
 @contextmanager
@@ -733,19 +732,12 @@ def whole_files(output_dir: str | Path) -> Iterator[Path]:
         raise InputError(f"cannot write {output_dir}: {error}") from error
 
 
-def conclude(
-    metrics: dict[str, float],
-    args: ScriptArguments,
-    generation: dict,
-    training_args: FineTuningArguments,
-) -> None:
-    """Report, with the command that continues the prompt with this run's model in the same way."""
-    model = training_args.output_dir if training_args.do_train else args.model_name_or_path
-    flags = [f"--{name}={value}" for name, value in generation.items()]
-    command = shlex.join(["--do_predict", *flags, "--model_name_or_path", model])
+def next_command(args: ScriptArguments, generation: dict) -> str:
+    """Return the flags that continue the prompt in the same way; say if the model is --smoke's."""
     if args.smoke:
-        print("A tiny model was tried: its quality tells nothing of a real one's")
-    report(metrics, training_args, model, command)
+        print("A tiny model was tried: its quality tells nothing about that of a real one")
+    flags = generation | {"model_name_or_path": args.model_name_or_path}
+    return shlex.join(["--do_predict", *(f"--{name}={value}" for name, value in flags.items())])
 
 
 def report(
@@ -774,10 +766,9 @@ def report(
 
 
 # The first word of what PyTorch says, and what helps.
-SMALLER = "give a smaller --per_device_train_batch_size or --block_size"
 REMEDIES = {
-    "memory": SMALLER,
-    "executable batch size": SMALLER,
+    "memory": "give a smaller --per_device_train_batch_size or --block_size",
+    "executable batch size": "give a smaller --block_size",
     "inline_container": "is the disk full?",
     "invalid device ordinal": "start one process for each GPU",
 }
@@ -862,7 +853,8 @@ if __name__ == "__main__":
     # Or the hub's storage, out of reach, is tried again for minutes.
     os.environ.setdefault("HF_XET_CLIENT_RETRY_BASE_DELAY", "300ms")
     for stream in filter(None, (sys.stdout, sys.stderr)):
-        stream.reconfigure(errors="replace")  # not every screen can show every character
+        # Not every screen can show every character.
+        stream.reconfigure(errors="replace")
     try:
         main()
         print(end="", flush=True)
@@ -873,6 +865,7 @@ if __name__ == "__main__":
     except (InputError, ImportError, RuntimeError, SafetensorError, *HUB_ERRORS) as error:
         remedies = [remedy for text, remedy in REMEDIES.items() if text in str(error)]
         if isinstance(error, RuntimeError) and not remedies:
-            raise  # a bug
+            # A bug.
+            raise
         print("error:", " ".join(str(error).split()), *remedies[:1], file=sys.stderr)
         sys.exit(2)

@@ -165,10 +165,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def load_pairs(train: str | None, validation: str | None, encoding: str) -> dict[str, Pairs]:
     """Return the pairs `train`, and `validation` if there are any: own files or the sample."""
-    pairs = {"train": read_pairs(train, encoding) if train else SAMPLE_PAIRS}
-    if validation:
-        pairs["validation"] = read_pairs(validation, encoding)
-    return pairs
+    files = {"train": train, "validation": validation}
+    own = {name: read_pairs(path, encoding) for name, path in files.items() if path}
+    return {"train": SAMPLE_PAIRS} | own
 
 
 def read_pairs(path: str, encoding: str = "utf-8-sig") -> list[tuple[str, str]]:
@@ -264,7 +263,7 @@ def keep_control_tokens_out(tokenizer: T5Tokenizer) -> None:
 def build_trainer(
     model: T5ForConditionalGeneration,
     tokenizer: T5Tokenizer,
-    training_args: transformers.Seq2SeqTrainingArguments,
+    training_args: FineTuningArguments,
     pairs: dict[str, Pairs],
     prompt: str,
 ) -> Seq2SeqTrainer:
@@ -313,10 +312,9 @@ def mean_loss(
     """Return the cross-entropy of labels (batch, target), -100 for padding, per token.
 
     The tokens are those of all processes and accumulated batches; the model's own loss would
-    weigh a short batch like a long one. Without gradients, in an evaluation, nothing is smoothed.
+    weigh a short batch like a long one.
     """
-    smoothing = label_smoothing if outputs.logits.requires_grad else 0.0
-    options = {"reduction": "sum", "label_smoothing": smoothing}
+    options = {"reduction": "sum", "label_smoothing": label_smoothing}
     logits, labels = outputs.logits.flatten(0, 1), labels.flatten()
     return torch.nn.functional.cross_entropy(logits, labels, **options) / num_items_in_batch
 
@@ -423,15 +421,15 @@ def translate(
     `generate`, which returns the same; `search` are their arguments.
     """
     prompt = build_prompt(source_lang, target_lang)
-    numbers = [number for number, text in enumerate(texts) if text.strip()]
-    rows = tokenize([prompt + texts[number] for number in numbers], tokenizer, "texts")
+    prompts = {number: prompt + text for number, text in enumerate(texts) if text.strip()}
+    rows = tokenize([*prompts.values()], tokenizer, "texts")
     # No dropout.
     training = model.training
     model.eval()
     outputs = (generate_faster if fast else generate)(model, tokenizer, rows, **search)
     model.train(training)
     translations, cut = [""] * len(texts), 0
-    for number, ids in zip(numbers, outputs, strict=True):
+    for number, ids in zip(prompts, outputs, strict=True):
         translations[number] = " ".join(tokenizer.decode(ids, skip_special_tokens=True).split())
         cut += ids[-1] not in tokenizer.all_special_ids
     if cut:
@@ -511,11 +509,11 @@ def generate_faster(
     order = sorted(range(len(rows)), key=lambda number: -len(rows[number]))
     while order:
         size = max(1, batch_tokens // len(rows[order[0]]))
-        batch = [rows[number] for number in order[:size]]
+        numbers, order = order[:size], order[size:]
+        batch = [rows[number] for number in numbers]
         found = generate(model, tokenizer, batch, batch_size=size, **search)
-        for number, ids in zip(order[:size], found, strict=True):
+        for number, ids in zip(numbers, found, strict=True):
             outputs[number] = ids
-        order = order[size:]
     return outputs
 
 
@@ -572,18 +570,16 @@ def translate_to_screen(path: str, encoding: str, run: Run) -> None:
 def translate_file(args: ScriptArguments, run: Run, resume: bool) -> dict[str, float]:
     """Translate into `output_file`, which appears when it is complete; return its scores.
 
-    Until then finished windows wait in a hidden folder, which is another one for other flags or
-    another input. To `resume` does not translate them again: the model must be the same. Several
-    processes take turns.
+    Until then finished windows wait in a hidden folder, named after flags and texts. To `resume`
+    does not translate them again: the model must be the same. Several processes take turns.
     """
     right = list(read_lines(args.reference_file, args.encoding)) if args.reference_file else []
     output, files, state = Path(args.output_file), [], PartialState()
-    changed = os.path.getmtime(args.input_file) if os.path.isfile(args.input_file or "") else 0
-    digest = zlib.crc32(f"{args} {run.keywords} {changed}".encode())
-    folder = output.with_name(f".{output.name}.{digest:08x}.partial")
+    folder = output.with_name(f".{output.name}.partial")
     texts = windows(args.text or read_lines(args.input_file, args.encoding))
     for window in tqdm(texts, "Translating", leave=False, disable=None):
-        files.append(folder / f"{len(files):06}.txt")
+        digest = zlib.crc32(f"{args} {run.keywords} {window}".encode())
+        files.append(folder / f"{len(files):06}.{digest:08x}.txt")
         turn = len(files) % state.num_processes == state.process_index
         if turn and not (resume and files[-1].exists()):
             lines = "\n".join([*run(window), ""])
@@ -593,8 +589,7 @@ def translate_file(args: ScriptArguments, run: Run, resume: bool) -> dict[str, f
     if not state.is_main_process:
         return {}
     with whole_files(output.parent) as whole, open(whole / output.name, "wb") as joined:
-        for file in files:
-            joined.write(file.read_bytes())
+        joined.writelines(file.read_bytes() for file in files)
     shutil.rmtree(folder, ignore_errors=True)
     return score_and_sign(list(read_lines(args.output_file)), right) if right else {}
 
@@ -648,18 +643,19 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
     if args.smoke:
         # So small a model gains nothing from more.
         torch.set_num_threads(1)
-    training = training_args.do_train
+    training, several = training_args.do_train, training_args.world_size > 1
     if not (args.text or args.input_file or training):
-        piped = sys.stdin and not sys.stdin.isatty()
-        args.text, args.input_file = (None, "-") if piped else (SAMPLE_TEXTS, None)
-    several, pipe = training_args.world_size > 1, args.input_file == "-"
-    lowest = min(options.num_beams, options.max_new_tokens or 1, options.batch_tokens or 1)
+        if sys.stdin is None or sys.stdin.isatty():
+            args.text = SAMPLE_TEXTS
+        else:
+            args.input_file = "-"
     mistakes = {
-        "--num_beams, --max_new_tokens and --batch_tokens are above 0": lowest < 1,
         "own pairs need --do_train": not training and (args.train_file or args.validation_file),
         "--text and --input_file exclude each other": args.text and args.input_file,
         "--reference_file needs --output_file": args.reference_file and not args.output_file,
-        "several processes share a file, not a pipe": several and pipe,
+        "several processes share a file, not a pipe": several and args.input_file == "-",
+        "--num_beams is above 0": options.num_beams < 1,
+        "--max_new_tokens is above 0": (options.max_new_tokens or 1) < 1,
     }
     for mistake, made in mistakes.items():
         if made:
@@ -672,8 +668,8 @@ def next_command(args: ScriptArguments, options: dict, training_args: FineTuning
     if args.smoke and args.train_file:
         print("A tiny model was tried: its quality tells nothing about that of a real one")
     model = training_args.output_dir if training_args.do_train else args.model_name_or_path
-    flags = {"model_name_or_path": model, "input_file": "FILE", "encoding": args.encoding}
-    return shlex.join(f"--{name}={value}" for name, value in (flags | options).items() if value)
+    flags = {"model_name_or_path": model, "input_file": "FILE", "encoding": args.encoding} | options
+    return shlex.join(f"--{name}={value}" for name, value in flags.items() if value)
 
 
 def warn(message: str) -> None:
@@ -755,7 +751,8 @@ def encoding_of(path: str | Path, encoding: str = "utf-8-sig") -> str:
 
 # What of a checkpoint is read: no weights in other formats.
 MODEL_FILES = ("*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors")
-HUB_ERRORS = (*HfHubHTTPError.__bases__, OSError)  # and what its HTTP library raises
+# And what its HTTP library raises.
+HUB_ERRORS = (*HfHubHTTPError.__bases__, OSError)
 
 
 def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model") -> str:
@@ -783,8 +780,9 @@ def check_same_model(checkpoint: str, config: transformers.PreTrainedConfig) -> 
     """Raise InputError if a checkpoint has other classes or sizes: weights would get lost."""
     saved = type(config).from_json_file(Path(checkpoint, "config.json"))
     for name in ("id2label", "vocab_size", "hidden_size", "num_hidden_layers"):
-        if getattr(saved, name) != getattr(config, name):
-            raise InputError(f"{checkpoint} has another {name}: choose another --output_dir")
+        found, expected = getattr(saved, name), getattr(config, name)
+        if found != expected:
+            raise InputError(f"{checkpoint}: {name} {found}, not {expected}: give an --output_dir")
 
 
 @contextmanager
@@ -887,7 +885,8 @@ if __name__ == "__main__":
     # Or the hub's storage, out of reach, is tried again for minutes.
     os.environ.setdefault("HF_XET_CLIENT_RETRY_BASE_DELAY", "300ms")
     for stream in filter(None, (sys.stdout, sys.stderr)):
-        stream.reconfigure(errors="replace")  # not every screen can show every character
+        # Not every screen can show every character.
+        stream.reconfigure(errors="replace")
     try:
         main()
         print(end="", flush=True)
@@ -897,7 +896,8 @@ if __name__ == "__main__":
         sys.exit(130)
     except (InputError, ImportError, RuntimeError, SafetensorError, *HUB_ERRORS) as error:
         remedies = [remedy for text, remedy in REMEDIES.items() if text in str(error)]
+        # A bug.
         if isinstance(error, RuntimeError) and not remedies:
-            raise  # a bug
+            raise
         print("error:", " ".join(str(error).split()), *remedies[:1], file=sys.stderr)
         sys.exit(2)

@@ -5,8 +5,11 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from itertools import chain
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -61,7 +64,7 @@ def test_diffs_apply_and_the_changed_script_runs(name, tmp_path):
 
 
 def adapted(name, word, tmp_path, monkeypatch):
-    """The script after the diff that has this word in it, as a module."""
+    """A script after the diff that has this word in it, as a module."""
     (change,) = [change for change in changes_of(name) if word in str(change)]
     source = apply(change, SCRIPTS[name].read_text(encoding="utf-8"))
     path = tmp_path / f"adapted_{word.lower()}.py"
@@ -175,3 +178,110 @@ def test_capital_letters(tmp_path, monkeypatch, capsys):
     sources = [source for source, _ in CAPITALS]
     load_script("seq2seq_lstm").main(["--model_name_or_path", out, "--text", *sources])
     assert capsys.readouterr().out.splitlines() == [target for _, target in CAPITALS]
+
+
+# GPT-2
+
+
+def block_of(name, word):
+    """The block of Python in the folder's README that has this word in it."""
+    text = (SCRIPTS[name].parent / "README.md").read_text(encoding="utf-8")
+    (block,) = [
+        code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if word in code
+    ]
+    return block
+
+
+def write_on(module, folder, *flags):
+    """Run GPT-2's script, as it is or changed, on the built-in text; returns its metrics."""
+    flags = [*flags, "--output_dir", str(folder), "--disable_tqdm", "true", "--bf16", "false"]
+    module.main([*flags, "--cache_dir", str(folder / "cache")])
+    return json.loads((folder / "all_results.json").read_text())
+
+
+def test_lora_saves_a_plain_checkpoint(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("peft", reason="needs peft")
+    gpt2 = load_script("gpt2_finetune")
+    plain, changed = tmp_path / "plain", tmp_path / "lora"
+    write_on(gpt2, plain, "--smoke", "--max_steps", "40")
+    module = adapted("gpt2_finetune", "get_peft_model", tmp_path, monkeypatch)
+    stay = SimpleNamespace(copymode=shutil.copymode, rmtree=lambda path: None)
+    monkeypatch.setattr(module, "shutil", stay)  # checkpoints stay
+    options = ["--model_name_or_path", str(plain), "--max_steps", "20", "--learning_rate", "1e-2"]
+    capsys.readouterr()
+    metrics = write_on(module, changed, *options)
+    counts = re.search(
+        r"trainable params: ([\d,]+) .* all params: ([\d,]+)", capsys.readouterr().out
+    )
+    few, all_of_them = (int(count.replace(",", "")) for count in counts.groups())
+    assert few < all_of_them / 3  # of so narrow a model
+    # The unchanged script reads it, and finds the same loss, which is another than before.
+    found = write_on(gpt2, tmp_path / "again", "--do_eval", "--model_name_or_path", str(changed))
+    before = write_on(gpt2, tmp_path / "before", "--do_eval", "--model_name_or_path", str(plain))
+    assert found["eval_loss"] == pytest.approx(metrics["eval_loss"], rel=1e-5)
+    assert found["eval_loss"] < before["eval_loss"] - 0.01
+    # An interrupted run goes on.
+    assert len(list(changed.glob("checkpoint-*"))) == 1
+    (newest,) = changed.glob("checkpoint-*")
+    resumed = write_on(module, changed, *options, "--resume_from_checkpoint", str(newest))
+    assert resumed["eval_loss"] == pytest.approx(metrics["eval_loss"], rel=1e-5)
+
+
+def test_answers_alone_are_learnt(tmp_path, monkeypatch):
+    """Labels and loss, compared with a plain loop over the rows; blocks of prompts alone are left out."""
+    module = adapted("gpt2_finetune", "ASKED", tmp_path, monkeypatch)
+    rows = [(f"What is {n} plus one?", f" It is {n + 1}.") for n in range(40)]
+    rows.insert(20, ("a prompt without an end " * 30, " yes"))
+    file = tmp_path / "rows.csv"
+    pd.DataFrame(rows, columns=["prompt", "answer"]).to_csv(file, index=False)
+    tokenizer, model = module.untrained(chain.from_iterable(rows), vocab_size=257)
+    tokens = module.load_tokens([str(file)], tokenizer, str(tmp_path), "utf-8-sig", "answer")
+    expected, labels = [], []
+    for prompt, answer in rows:
+        asked, said = tokenizer([prompt, answer + tokenizer.eos_token])["input_ids"]
+        expected += asked + said
+        labels += [-100] * len(asked) + said
+    assert list(tokens % module.ASKED) == expected
+    blocks = module.TextDataset(tokens, 32)
+    whole = len(expected) // 32
+    kept = [n for n in range(whole) if any(x != -100 for x in labels[32 * n + 1 : 32 * n + 32])]
+    assert 0 < len(blocks) == len(kept) < whole
+    for item, number in zip(blocks, kept, strict=True):
+        part = slice(32 * number, 32 * number + 32)
+        assert item["input_ids"].tolist() == expected[part]
+        assert item["labels"].tolist() == labels[part]
+    args = module.FineTuningArguments(str(tmp_path), use_cpu=True, per_device_eval_batch_size=1)
+    trainer = module.build_trainer(model, tokenizer, args, {"validation": blocks})
+    losses = []
+    for item in blocks:
+        logits = model.eval()(item["input_ids"][None]).logits[0, :-1]
+        log_p = logits.log_softmax(-1)
+        wanted = [(row, label) for row, label in enumerate(item["labels"][1:]) if label != -100]
+        losses.append(-sum(log_p[row, label].item() for row, label in wanted) / len(wanted))
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    flags = ["--smoke", "--train_file", str(file), "--text_column", "answer", "--max_steps", "20"]
+    flags += ["--block_size", "32"]
+    assert "eval_bits_per_byte" not in write_on(module, tmp_path / "out", *flags)
+
+
+CHAT_TEMPLATE = """{% for message in messages %}<|im_start|>{{ message.role }}
+{{ message.content }}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+def test_conversations_become_prompts_and_answers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tokenizer = transformers.GPT2Tokenizer(eos_token="<|im_end|>")
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.save_pretrained("chatty")
+    roles = ["system", "user", "assistant", "user", "assistant"]
+    chat = [{"role": role, "content": f"sentence {number}"} for number, role in enumerate(roles)]
+    (tmp_path / "chats.jsonl").write_text(json.dumps({"messages": chat}) + "\n")
+    code = block_of("gpt2_finetune", "apply_chat_template")
+    exec(re.sub(r'from_pretrained\(".*?"\)', 'from_pretrained("chatty")', code), {})
+    rows = [json.loads(line) for line in (tmp_path / "turns.jsonl").read_text().splitlines()]
+    assert [row["answer"] for row in rows] == ["sentence 2", "sentence 4"]
+    assert rows[0]["prompt"].endswith("<|im_start|>assistant\n")
+    joined = "".join(row["prompt"] + row["answer"] + tokenizer.eos_token for row in rows)
+    assert joined + "\n" == tokenizer.apply_chat_template(chat, tokenize=False)

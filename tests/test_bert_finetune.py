@@ -10,6 +10,7 @@ import shlex
 import shutil
 import sys
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -612,8 +613,20 @@ def test_smoke_learns_the_letters_of_every_language(texts, tmp_path):
     assert all(saved.unk_token_id not in saved(text)["input_ids"] for text in texts)
 
 
+def confusion_matrix(labels, predicted, names, folder, monkeypatch):
+    """The picture of `evaluate`, for such predictions."""
+    figures = []
+    probabilities = pd.DataFrame(0.5, index=range(len(labels)), columns=names)
+    numbers = torch.tensor([names.index(label) for label in labels])
+    monkeypatch.setattr(bert, "predict", lambda *_: (predicted, probabilities, {}))
+    monkeypatch.setattr(bert.Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    trainer = SimpleNamespace(args=SimpleNamespace(output_dir=folder))
+    bert.evaluate(trainer, SimpleNamespace(labels=numbers), ["a text"])
+    return figures[0]
+
+
 @pytest.mark.parametrize("count", [60, 10_000])
-def test_many_classes(count, tmp_path, capsys):
+def test_many_classes(count, tmp_path, capsys, monkeypatch):
     """A picture of the 30 most frequent in rows or predictions, and the table on the screen."""
     generator = np.random.default_rng(0)
     names = [f"class {number}" for number in range(count)]
@@ -621,7 +634,8 @@ def test_many_classes(count, tmp_path, capsys):
     predicted = labels.copy()
     predicted[::2] = "class 3"
     labels[1::2] = "class 7"
-    figure = bert.draw_confusion_matrix(labels, predicted, names)
+    with monkeypatch.context() as patch:
+        figure = confusion_matrix(labels, predicted, names, tmp_path, patch)
     shown = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
     assert len(shown) == 30 and {"class 3", "class 7"} <= set(shown)
     assert shown == sorted(shown, key=lambda name: int(name.split()[1]))
@@ -1096,9 +1110,9 @@ def test_the_next_command_works_as_printed(tmp_path, monkeypatch, capsys):
     write(tmp_path / "FILE.csv", "Der Text\nschöner Film\n", "cp1252")
     flags = ["--text_column", "Der Text", "--label_column", "Art", "--encoding", "cp1252"]
     bert.main(["--smoke", "--train_file", "a.csv", *flags, "--output_dir", "my model"])
-    following = capsys.readouterr().out.rsplit("Next:\n", 1)[1].splitlines()
-    command = shlex.split(following[0].replace("FILE", "FILE.csv"))
-    assert following[1].startswith("A tiny model was tried")
+    screen, following = capsys.readouterr().out.rsplit("Next:\n", 1)
+    command = shlex.split(following.replace("FILE", "FILE.csv"))
+    assert "A tiny model was tried" in screen
     bert.main(command[2:])
     assert {path.name for path in tmp_path.iterdir()} == {"a.csv", "FILE.csv", "my model"}
     results = json.loads((tmp_path / "my model" / "all_results.json").read_text())
@@ -1108,9 +1122,9 @@ def test_the_next_command_works_as_printed(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("names", [["bad", "good"], ["Technische Frage", "Lieferung", "Lob"]])
-def test_names_on_the_picture_do_not_overlap(names):
+def test_names_on_the_picture_do_not_overlap(names, tmp_path, monkeypatch):
     labels = np.array(names)
-    figure = bert.draw_confusion_matrix(labels, labels, names)
+    figure = confusion_matrix(labels, labels, names, tmp_path, monkeypatch)
     figure.draw_without_rendering()
     boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
     assert all(not one.overlaps(other) for one, other in itertools.pairwise(boxes))
@@ -1169,6 +1183,8 @@ def test_a_training_leaves_no_traces(tokenizer, tmp_path):
     new = set(vars(model)) - attributes
     assert all(name.startswith("_") or name in ("hf_device_map",) for name in new), new
     assert "save_pretrained" not in vars(model) and type(model) is BertForSequenceClassification
+    inputs = tokenizer(TEXTS[:1], return_tensors="pt")
+    assert model(**inputs, output_attentions=True).logits.shape == (1, 2)
     after = state_of_the_process()
     os.umask(after[-1])
     assert after == before

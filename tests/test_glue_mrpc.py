@@ -308,7 +308,7 @@ def test_a_line_ends_at_a_newline_or_a_return_and_nowhere_else(script, tmp_path,
         save_glue(tmp_path / "glue", train=text)
         assert read_back(script, tmp_path / "glue") == [(*pair, 1) for pair in pairs]
     save_glue(tmp_path / "glue", train=end.join([*lines, "1\t1\t2\tthe cat"]))
-    assert "train.tsv, line 5: 4 columns, the header has 5 (1 in all)" in error_of(
+    assert "train.tsv, lines [5]: not 5 columns as in the header" in error_of(
         script, "--smoke", "--data_dir", str(tmp_path / "glue")
     )
 
@@ -395,7 +395,7 @@ def test_one_quote_that_excel_would_not_write_makes_all_of_them_plain(script, tm
 
 def test_a_line_that_excel_has_broken_is_named(script, tmp_path):
     save_as_excel(tmp_path / "train.tsv", [("the\ncat", "a mat"), ("a", "b")], '",\t\n', "utf-8")
-    with pytest.raises(script.InputError, match="line 2: 4 columns, .*; 3: 2 columns, .*2 in all"):
+    with pytest.raises(script.InputError, match=r"lines \[2, 3\]: not 5 columns"):
         script.load_splits(str(tmp_path))
 
 
@@ -444,7 +444,6 @@ def test_labels_of_parquet_files(script, tmp_path):
     for labels, expected in (
         ([1.0, 0.0], [1, 0]),
         (["1", "0"], [1, 0]),
-        ([True, False], [1, 0]),
     ):
         Dataset.from_dict({**two, "label": labels}).to_parquet(tmp_path / "train.parquet")
         assert [label for _, _, label in read_back(script, tmp_path)] == expected
@@ -456,14 +455,14 @@ def test_labels_of_parquet_files(script, tmp_path):
         Dataset.from_dict({**two, "label": labels}).to_parquet(tmp_path / "train.parquet")
         with pytest.raises(
             script.InputError,
-            match=r"row [12]: the label .*, not 1 or 0.* \([12] in all\)",
+            match=r"rows \[(2|1, 2)\]: [12] of 2 lack .* or 1 or 0 as label; the first: ",
         ):
             script.load_splits(str(tmp_path))
     Dataset.from_dict({**two, "label": [1, 0], "sentence1": [7, 8]}).to_parquet(
         tmp_path / "train.parquet"
     )
     with pytest.raises(
-        script.InputError, match=r"row 1: a sentence that is blank or no text; 2: a sentence"
+        script.InputError, match=r"rows \[1, 2\]: 2 of 2 lack a sentence.*: 7 \| c \| 1"
     ):
         script.load_splits(str(tmp_path))
 
@@ -516,7 +515,7 @@ def test_tokenizers_that_cannot_pad_or_bring_code_are_refused(script, tmp_path):
     arguments = ("--data_dir", str(data), "--output_dir", str(tmp_path / "out"))
     folder = save_tokenizer(tmp_path / "model", GPT2Tokenizer, ["the cat sat"])
     message = error_of(script, *arguments, "--model_name_or_path", folder)
-    assert "the tokenizer cannot pad" in message and folder in message
+    assert "its tokenizer cannot pad" in message and folder in message
     settings = {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}}
     (tmp_path / "model" / "tokenizer_config.json").write_text(json.dumps(settings))
     (tmp_path / "model" / "tokenizer.json").unlink()
@@ -530,24 +529,15 @@ CASED = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "The", "the", "Cat", "cat
 
 
 @pytest.mark.parametrize(
-    ("settings", "capitals"),
-    [
-        (None, True),
-        ({"model_max_length": 512}, True),
-        ({"do_lower_case": False}, True),
-        ({"do_lower_case": True}, False),
-    ],
+    "settings",
+    [None, {"model_max_length": 512}, {"do_lower_case": False}, {"do_lower_case": True}],
 )
-def test_a_cased_vocabulary_keeps_capitals_unless_a_setting_says_otherwise(
-    script, tmp_path, settings, capitals
-):
+def test_a_cased_vocabulary_keeps_capitals(script, tmp_path, settings):
     (tmp_path / "vocab.txt").write_text("\n".join(CASED) + "\n")
     if settings is not None:
         (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
     tokenizer = script.pretrained_tokenizer(str(tmp_path))
-    assert tokenizer.tokenize("The CATS Cats") == (
-        ["The", "[UNK]", "Cat", "##s"] if capitals else ["the", "cat", "##s", "cat", "##s"]
-    )
+    assert tokenizer.tokenize("The CATS Cats") == ["The", "[UNK]", "Cat", "##s"]
 
 
 def test_a_few_capitals_do_not_make_a_vocabulary_cased(script, tmp_path):
@@ -679,7 +669,7 @@ def test_functions_leave_no_traces_in_a_callers_process(script, vocabulary_folde
     script.pretrained_tokenizer(str(vocabulary_folder))
     script.show_tokens(own, splits["train"][0])
     tokenized = script.tokenize_pairs(splits["train"], own, 6, 2)
-    script.show_losses("train", splits["train"], tokenized, own)
+    script.show_losses("train", tokenized, own, 6)
     tensors = {"train": script.join(script.collate(tokenized, own, 2), own)}
     figures = {"train": script.measure(tensors["train"], 2, 6)}
     picture = script.draw_lengths(tensors, figures)
@@ -813,10 +803,10 @@ def test_failing_run_leaves_the_earlier_result(script, tmp_path, monkeypatch):
 
 
 ROW = "1\t1\t2\tThe cat\tThe mat\n"
-BLANK = "a sentence that is blank or no text (1 in all)"
+FAULT = "lack a sentence, or 1 or 0 as label; the first: "
 BAD_TRAINING_FILES = {
     "empty": (b"", "train.tsv, line 1: no column '#1 String' in ''"),
-    "header only": (HEADER.encode(), "train.tsv, line 2: no rows"),
+    "header only": (HEADER.encode(), "train.tsv, lines 2: no rows"),
     "no header": (ROW.encode() * 3, "train.tsv, line 1: no column '#1 String' in '1\\t1\\t2\\tThe"),
     "no labels": ((TEST_HEADER + ROW).encode(), "train.tsv, line 1: no column 'Quality'"),
     "commas": (
@@ -825,32 +815,32 @@ BAD_TRAINING_FILES = {
     ),
     "too few columns": (
         (HEADER + ROW + "1\t1\t2\tThe cat\n").encode(),
-        "train.tsv, line 3: 4 columns, the header has 5 (1 in all)",
+        "train.tsv, lines [3]: not 5 columns as in the header",
     ),
     "too many columns": (
         (HEADER + ROW.strip() + "\tmore\n").encode(),
-        "train.tsv, line 2: 6 columns, the header has 5 (1 in all)",
+        "train.tsv, lines [2]: not 5 columns as in the header",
     ),
     "blank line inside": (
         (HEADER + ROW + "\n" + ROW).encode(),
-        "train.tsv, line 3: 1 columns, the header has 5 (1 in all)",
+        "train.tsv, lines [3]: not 5 columns as in the header",
     ),
     "label 2": (
         (HEADER + ROW + ROW.replace("1", "2", 1)).encode(),
-        "train.tsv, line 3: the label '2', not 1 or 0 (1 in all)",
+        f"train.tsv, lines [3]: 1 of 2 {FAULT}The cat | The mat | 2",
     ),
     "label missing": (
         (HEADER + ROW.replace("1", "", 1)).encode(),
-        "train.tsv, line 2: the label '', not 1 or 0 (1 in all)",
+        f"train.tsv, lines [2]: 1 of 1 {FAULT}The cat | The mat |",
     ),
     "blank sentence": (
         (HEADER + ROW + ROW.replace("The cat", " ")).encode(),
-        f"train.tsv, line 3: {BLANK}",
+        f"train.tsv, lines [3]: 1 of 2 {FAULT}| The mat | 1",
     ),
     "Latin-1": (
         (HEADER + ROW).encode() + "1\t1\t2\tcafé\tx\n".encode("latin-1"),
         "train.tsv: 'utf-8' codec can't decode byte 0xe9 in position 71: invalid continuation byte: "
-        "name another with --encoding, for instance cp1252",
+        "give --encoding cp1252, or another",
     ),
     "UTF-16 without its mark": (
         (HEADER + ROW).encode("utf-16-le"),
@@ -860,7 +850,7 @@ BAD_TRAINING_FILES = {
         (HEADER + ROW).encode("utf-16") + b"\0",
         "train.tsv: 'utf-16",
     ),
-    "Excel": (b"PK\3\4\0\0\0", r"train.tsv, line 1: no column '#1 String' in 'PK\x03\x04"),
+    "Excel": (b"PK\3\4\0\0\0", "train.tsv is no plain text: export it as text, or a table as CSV"),
 }
 
 
@@ -880,9 +870,7 @@ def test_bad_folders_end_in_one_line(script, tmp_path):
     assert f"--data_dir {tmp_path / 'missing'}: no file of MRPC there" in missing
     (tmp_path / "other.txt").write_text("x")
     unknown = error_of(script, "--smoke", "--data_dir", str(tmp_path))
-    assert all(
-        name in unknown for name in ("train.tsv", "msr_paraphrase_train.txt", "train*.parquet")
-    )
+    assert "no file of MRPC there, such as train.tsv" in unknown
     assert "no file of MRPC there" in error_of(
         script, "--smoke", "--data_dir", str(tmp_path / "other.txt")
     )
@@ -897,9 +885,9 @@ def test_bad_parquet_ends_in_one_line(script, tmp_path):
     assert str(file) in error_of(script, *arguments)
     good = {"sentence1": ["a", "b"], "sentence2": ["c", "d"], "label": [0, 1]}
     for change, expected in (
-        ({"label": [0, 7]}, "row 2: the label 7, not 1 or 0 (1 in all)"),
-        ({"label": ["x", "y"]}, "row 1: the label 'x', not 1 or 0; 2: the label 'y'"),
-        ({"sentence2": ["c", None]}, f"row 2: {BLANK}"),
+        ({"label": [0, 7]}, f"rows [2]: 1 of 2 {FAULT}b | d | 7"),
+        ({"label": ["x", "y"]}, f"rows [1, 2]: 2 of 2 {FAULT}a | c | x"),
+        ({"sentence2": ["c", None]}, f"rows [2]: 1 of 2 {FAULT}b | <NA> | 1"),
     ):
         Dataset.from_dict({**good, **change}).to_parquet(file)
         message = error_of(script, *arguments)
@@ -956,10 +944,10 @@ def test_blank_and_unfit_tokenizers_are_refused(script, vocabulary_folder, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--max_seq_length", "4"], "--max_seq_length 4"),
-        (["--batch_size", "0"], "--batch_size 0"),
-        (["--batch_size", "-1"], "--batch_size -1"),
-        (["--max_seq_length", "-1"], "--max_seq_length -1"),
+        (["--max_seq_length", "4"], "--max_seq_length is at least 5 and --batch_size 1"),
+        (["--batch_size", "0"], "--max_seq_length is at least 5 and --batch_size 1"),
+        (["--batch_size", "-1"], "--max_seq_length is at least 5 and --batch_size 1"),
+        (["--max_seq_length", "-1"], "--max_seq_length is at least 5 and --batch_size 1"),
         (["--seed", "x"], "--seed"),
         (["--batch_size", "x"], "--batch_size"),
         (["--bach_size", "3"], "--bach_size"),
@@ -984,9 +972,9 @@ def test_without_network_the_default_run_ends_in_one_line(run_alone, tmp_path):
 
 def test_plain_values_that_are_no_pairs_raise_an_exception(script):
     for pairs, message in (
-        ([("a", " ", 1)], r"row 1: a sentence that is blank or no text \(1 in all\)"),
-        ([("a", "b", 1), ("a", "b", 3)], r"row 2: the label 3, not 1 or 0 \(1 in all\)"),
-        ([], "no rows"),
+        ([("a", " ", 1)], r"rows \[1\]: 1 of 1 lack a sentence.*: a \|   \| 1"),
+        ([("a", "b", 1), ("a", "b", 3)], r"rows \[2\]: 1 of 2 .* as label.*: a \| b \| 3"),
+        ([], "rows 1: no rows"),
     ):
         with pytest.raises(script.InputError, match=message):
             script.as_dataset(pairs)
@@ -1048,52 +1036,42 @@ def test_the_flag_for_the_encoding_reaches_the_file(script, tmp_path, capsys):
     row = "1\t1\t2\tDer Kuchen ist süß.\tSüß ist der Kuchen.\n"
     (tmp_path / "train.tsv").write_bytes((HEADER + row).encode("cp1252"))
     flags = ("--smoke", "--data_dir", str(tmp_path))
-    assert "--encoding, for instance cp1252" in error_of(script, *flags)
+    assert "give --encoding cp1252, or another" in error_of(script, *flags)
     run(script, tmp_path / "out", *flags, "--encoding", "cp1252")
     assert "Der Kuchen ist süß." in capsys.readouterr().out
 
 
-def test_parquet_files_come_by_their_numbers_and_texts_may_be_bytes(script, tmp_path):
-    """Written without zeros in front, as text 11 sorts before 2."""
+def test_parquet_files_of_a_folder_with_any_name_come_in_their_order(script, tmp_path):
     folder = tmp_path / "set [1] of *"
     folder.mkdir()
-    for number in (0, 1, 2, 9, 11, 100):
-        columns = {
-            "sentence1": [f"Straße {number} ist lang.".encode(), f"Haus {number}".encode()],
-            "sentence2": [f"Rue n° {number}".encode(), "日本".encode()],
-            "label": [1, 0],
-        }
+    for number in (2, 0, 1):
+        columns = {"sentence1": [f"Straße {number} ist lang."], "sentence2": ["日本"], "label": [1]}
         Dataset.from_dict(columns).to_parquet(folder / f"train-{number}.parquet")
     rows = read_back(script, folder)
-    assert [row[0] for row in rows[::2]] == [
-        f"Straße {number} ist lang." for number in (0, 1, 2, 9, 11, 100)
-    ]
-    assert rows[1] == ("Haus 0", "日本", 0)
-    Dataset.from_dict({**columns, "label": [b"0", b"1"]}).to_parquet(folder / "test.parquet")
-    assert list(script.load_splits(str(folder))["test"]["label"]) == [0, 1]
-    broken = {**columns, "sentence1": ["Straße".encode("cp1252"), b"a"]}
-    Dataset.from_dict(broken).to_parquet(folder / "train-1.parquet")
-    with pytest.raises(script.InputError, match=r"train-1\.parquet: .*codec can't decode byte"):
+    assert rows == [(f"Straße {number} ist lang.", "日本", 1) for number in range(3)]
+    Dataset.from_dict({**columns, "sentence1": [b"Weg"]}).to_parquet(folder / "train-1.parquet")
+    with pytest.raises(script.InputError, match=r"train-1\.parquet, rows \[1\]: .*: b'Weg' \| "):
         script.load_splits(str(folder))
 
 
 def test_all_faults_of_a_table_come_in_one_message(script, tmp_path):
     good = "1\t1\t2\tThe cat\tThe mat"
-    lines = [good, "0\t1\t2\t \tThe mat", "maybe\t1\t2\ta\tb", "1\t1\t2\ta"]
-    lines += ["0\t1\t2\ta\t", good, "", "1\t1\t2\t\t", "0\t1\t2\t\u3000\tb"]
+    lines = [good, "0\t1\t2\t \tThe mat", "maybe\t1\t2\ta\tb", good, "0\t1\t2\ta\t"]
+    lines += ["1\t1\t2\t\t", "0\t1\t2\t\u3000\tb"]
     save_glue(tmp_path / "glue", train=HEADER + "\n".join(lines) + "\n")
     with pytest.raises(script.InputError) as end:
         script.load_splits(str(tmp_path / "glue"))
-    assert str(end.value) == (
-        f"{tmp_path}/glue/train.tsv, line 3: a sentence that is blank or no text; 4: the label "
-        "'maybe', not 1 or 0; 5: 4 columns, the header has 5; 6: a sentence that is blank or no "
-        "text; 8: 1 columns, the header has 5; 9: a sentence that is blank or no text; 10: a "
-        "sentence that is blank or no text (7 in all)"
-    )
-    many = [("a", "b", f"{number} words that are no label and very long") for number in range(2000)]
+    message = f"{tmp_path}/glue/train.tsv, lines [3, 4, 6, 7, 8]: 5 of 7 {FAULT}"
+    assert str(end.value) == message + "  | The mat | 0"
+    save_glue(tmp_path / "glue", train=HEADER + "\n".join([good, "1\ta", good, "", good]))
+    with pytest.raises(script.InputError) as end:
+        script.load_splits(str(tmp_path / "glue"))
+    message = f"{tmp_path}/glue/train.tsv, lines [3, 5]: not 5 columns as in the header"
+    assert str(end.value) == message
+    many = [("a", "b", f"{number} words that are no label" * 99) for number in range(2000)]
     with pytest.raises(script.InputError) as end:
         script.as_dataset(many)
-    assert len(str(end.value)) < 800 and "(2000 in all)" in str(end.value)
+    assert len(str(end.value)) < 400 and "2000 of 2000" in str(end.value)
 
 
 WORDS_OF_TWO = ["une soirée calme", "ein ruhiger Abend", "una noche tranquila", "a quiet evening"]
@@ -1127,10 +1105,6 @@ def test_the_tokenizer_is_the_one_that_the_folder_names(script, tmp_path, model_
     ids = tokenizer(WORDS_OF_TWO)["input_ids"]
     assert not any(tokenizer.unk_token_id in row for row in ids)
     assert tokenizer.decode(ids[0], skip_special_tokens=True) == WORDS_OF_TWO[0]
-    for number, wrong in enumerate([None, "BertTokenizer", "DistilBertTokenizerFast"]):
-        folder = save_unigram(tmp_path / f"wrong{number}", wrong, model_type)
-        with pytest.raises(script.InputError, match=r"tokenizer\.json is Unigram: correct"):
-            script.pretrained_tokenizer(folder)
 
 
 def test_words_that_the_tokenizer_does_not_know_are_counted(
@@ -1156,7 +1130,7 @@ def test_words_that_the_tokenizer_does_not_know_are_counted(
     assert "are unknown" not in capsys.readouterr().out
 
 
-def test_pairs_that_are_cut_are_counted_before_they_are_padded(script, tmp_path, capsys):
+def test_pairs_that_may_be_cut_are_counted_before_they_are_padded(script, tmp_path, capsys):
     """[CLS] a [SEP] b [SEP]: pairs of 10, 11 and 12 tokens, of which 10 fit."""
     rows = "".join(f"1\t1\t2\t{'cat ' * length}\tcat\n" for length in (6, 7, 8, 1))
     data = save_glue(tmp_path / "glue", train=HEADER + rows, dev=HEADER + "1\t1\t2\tcat\tcat\n")
@@ -1164,11 +1138,11 @@ def test_pairs_that_are_cut_are_counted_before_they_are_padded(script, tmp_path,
     saved = run(script, tmp_path / "out", *flags, "--max_seq_length", "10")
     assert saved["train"]["attention_mask"].sum(1).tolist() == [10, 10, 10, 5]
     printed = capsys.readouterr().out
-    expected = "train: 2 of 4 pairs are cut to 10 tokens\n"
-    assert printed.count("are cut") == 1 and expected in printed
+    expected = "train: 3 of 4 pairs fill --max_seq_length: more is cut\n"
+    assert printed.count("is cut") == 1 and expected in printed
     assert printed.index(expected) < printed.index("train: 1 batches")
-    run(script, tmp_path / "out", *flags, "--max_seq_length", "12")
-    assert "are cut" not in capsys.readouterr().out
+    run(script, tmp_path / "out", *flags, "--max_seq_length", "13")
+    assert "is cut" not in capsys.readouterr().out
 
 
 @pytest.mark.slow

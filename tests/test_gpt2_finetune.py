@@ -177,7 +177,8 @@ def test_smoke_alone_in_an_empty_folder(smoke):
     )
     command = shlex.split(done.stdout.splitlines()[-1])
     assert command[2:4] == ["--do_predict", "--prompt=The lighthouse keeper"]
-    assert {"--temperature=0.0", "--seed=42", "--model_name_or_path"} <= set(command)
+    assert {"--temperature=0.0", "--seed=42"} <= set(command)
+    assert command[-1] == "--model_name_or_path=outputs/gpt2_finetune"
     assert "Warning" not in done.stderr and "[transformers]" not in done.stderr
 
 
@@ -202,7 +203,7 @@ def test_saved_model_continues_a_prompt_without_training(trained, tmp_path, caps
     printed = capsys.readouterr().out
     assert "Continuation: Behind the church stands a garden of herbs.\n" in printed
     assert "'--prompt=Behind the church' --max_new_tokens=6 " in printed.splitlines()[-1]
-    assert printed.endswith(f" --model_name_or_path {trained}\n")
+    assert printed.endswith(f" --model_name_or_path={trained}\n")
     assert {path.name for path in tmp_path.iterdir()} == {"all_results.json", "generated.txt"}
 
 
@@ -315,7 +316,7 @@ def test_sample_has_the_end_of_text_token_of_the_model(tmp_path, capsys):
     assert tokenizer.decode(tokens).split("</s>") == [*gpt2.SAMPLE_PARAGRAPHS, ""]
     assert (tokens == tokenizer.eos_token_id).sum() == len(gpt2.SAMPLE_PARAGRAPHS)
     command = shlex.split(capsys.readouterr().out.splitlines()[-1])  # paths with spaces are whole
-    assert command[-2:] == ["--model_name_or_path", str(tmp_path / "an output")]
+    assert command[-1] == f"--model_name_or_path={tmp_path / 'an output'}"
 
 
 def test_sample_without_an_end_of_text_token_has_blank_lines(tmp_path):
