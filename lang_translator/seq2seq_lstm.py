@@ -59,7 +59,6 @@ The flags; --no-... switches off:
     hidden_size               units of encoder and decoder
     dropout                   against learning by heart: more for few pairs, less for many
     vocab_size                subwords per language
-    keep_case                 tell capital letters from small ones: texts are not lower-cased
     max_seq_length            in tokens: longer pairs are left out, longer texts cut up
     num_train_epochs          at most so many epochs
     early_stopping_patience   stop after so many epochs without a better BLEU
@@ -67,7 +66,7 @@ The flags; --no-... switches off:
     learning_rate             step size of Adam
     label_smoothing_factor    probability that is spread over all tokens
     seed                      decides weights, order and dropout
-    smoke                     train a tiny model, in seconds; on the built-in pairs it always is
+    smoke                     only try it: a tiny model, in seconds; always on the built-in pairs
     do_train                  train; without any do_...: all that there is something for
     do_eval                   score the test pairs, and show twenty
     do_predict                translate
@@ -81,7 +80,7 @@ The flags; --no-... switches off:
     text                      sentences to translate
     input_file                text to translate line by line; - is standard input
     output_file               where translations go instead of the screen
-    output_dir                where everything else is written
+    output_dir                folder of all else: outputs/seq2seq_lstm, or that of the given model
     resume_from_checkpoint    folder of a checkpoint, or last: the newest, if any
     bf16                      compute in mixed bfloat16: on where the machine is fast in it
 """
@@ -102,7 +101,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 # Read while TensorFlow is imported: it would report a missing GPU as an error. Your value wins.
@@ -111,7 +109,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers
+from keras import layers, ops
 from matplotlib.figure import Figure
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
@@ -135,7 +133,6 @@ MODEL = {
     "hidden_size": 512,
     "dropout": 0.4,
     "vocab_size": 6000,
-    "keep_case": False,
     "max_seq_length": 100,
 }
 # What is done, and on which files: paths have no default.
@@ -148,12 +145,9 @@ RUN = {
     "max_train_samples": 10**9,
     "num_beams": 1,
     "text": [],
-    "output_dir": "outputs/seq2seq_lstm",
-    "bf16": False,
 }
 PAD, UNK, SOS, EOS = range(4)
 SPECIAL_TOKENS = ["<pad>", "<unk>", "<sos>", "<eos>"]
-MODEL_FILE, VOCABULARY_FILE = "model.keras", "vocabulary.json"
 # Source and target.
 Pairs = list[tuple[str, str]]
 # A padded batch of token ids: (batch, length).
@@ -181,8 +175,6 @@ def main(argv: list[str] | None = None) -> None:
     translator = load_translator(folder) if folder else new_translator(train, **args.model)
     translator.search = compile_search(translator.model, args.num_beams)
     metrics = {}
-    if args.do_eval:
-        test, _ = encode_pairs(translator, test, "test")
     if args.do_train:
         metrics |= fit(translator, train, validation, args.output_dir, checkpoint, **args.recipe)
     if args.do_eval:
@@ -205,12 +197,13 @@ def load_splits(args: argparse.Namespace) -> tuple[Pairs, Pairs, Pairs, list[str
     if args.validation_file:
         validation = read_pairs(args.validation_file, args.encoding)
     elif few:
-        print("fewer than 50 pairs: learnt by heart, they validate, too", file=sys.stderr)
+        found = "fewer than 50 pairs: learnt by heart, 20 times an epoch"
+        print(f"{found}; they validate, too", file=sys.stderr)
         validation = train
     else:
         train, validation = hold_out(train)
     if few:
-        # An epoch goes through them several times: enough for a validation after it.
+        # Enough for a validation after every epoch.
         train = train * 20
     test = read_pairs(args.test_file, args.encoding) if args.test_file else validation
     if args.input_file:
@@ -254,11 +247,11 @@ class Translator:
 def load_translator(folder: str | Path) -> Translator:
     """Load what `save_translator` wrote; the model computes in the dtype policy of now."""
     try:
-        saved = json.loads(Path(folder, VOCABULARY_FILE).read_text())
+        saved = json.loads(Path(folder, "vocabulary.json").read_text())
         tokenizers = [Tokenizer.from_str(json.dumps(side)) for side in saved["tokenizers"]]
         settings, history = saved["settings"]["model"], saved["settings"]["history"]
         model = build_model(**settings)
-        model.load_weights(Path(folder, MODEL_FILE))
+        model.load_weights(Path(folder, "model.keras"))
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         found = f"{folder} is not a complete folder saved by this script"
         raise InputError(f"{found}: {error}") from error
@@ -274,23 +267,20 @@ def new_translator(pairs: Pairs, **options) -> Translator:
     `options`: what shall be otherwise than in MODEL.
     """
     settings = MODEL | options
-    words = [settings.pop(name) for name in ("vocab_size", "max_seq_length", "keep_case")]
+    words = [settings.pop(name) for name in ("vocab_size", "max_seq_length")]
     source, target = [train_tokenizer(texts, *words) for texts in zip(*pairs, strict=True)]
     settings["sizes"] = [source.get_vocab_size(), target.get_vocab_size()]
     return Translator(build_model(**settings), source, target, settings, [])
 
 
-def train_tokenizer(
-    texts: Sequence[str], vocab_size: int, max_seq_length: int, keep_case: bool = False
-) -> Tokenizer:
+def train_tokenizer(texts: Sequence[str], vocab_size: int, max_seq_length: int) -> Tokenizer:
     """Learn byte-pair encoding inside words; <sos> begins and <eos> ends every text.
 
     Source: Sennrich et al. 2016, https://arxiv.org/abs/1508.07909. "▁" stands for the space before
     a word, so that decoding gives the text back with its spaces.
     """
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    steps = [normalizers.NFC()] if keep_case else [normalizers.NFC(), normalizers.Lowercase()]
-    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     words = pre_tokenizers.Split(Regex(r"▁?(\w+|[^\w▁])"), "isolated")
     steps = [pre_tokenizers.Metaspace(split=False), words]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
@@ -334,13 +324,13 @@ def build_encoder(
     """
     source = keras.Input((None,), dtype="int32")
     words = layers.Dropout(dropout)(layers.Embedding(vocab_size, embedding_dim)(source))
-    mask = keras.ops.not_equal(source, PAD)
+    mask = ops.not_equal(source, PAD)
     if attention:
         # Each direction has half of the units.
         lstm = layers.LSTM(hidden_size // 2, return_sequences=True, return_state=True)
         memory, *states = layers.Bidirectional(lstm)(words, mask=mask)
         # Keras warns of a memory that carries its mask along.
-        memory = keras.ops.where(keras.ops.expand_dims(mask, -1), memory, 0)
+        memory = ops.where(ops.expand_dims(mask, -1), memory, 0)
         h, c = layers.Concatenate()(states[::2]), layers.Concatenate()(states[1::2])
         encoded = [h, c, memory, mask]
     else:
@@ -398,9 +388,8 @@ def encode_pairs(
     for pair, source, target in zip(pairs, sources, targets, strict=True):
         if not (source.overflowing or target.overflowing):
             rows.append((pair, source.ids, target.ids))
-    left_out = set(pairs).difference(pair for pair, *_ in rows)
-    found = f"{len(left_out)} of {len(set(pairs))} different {name} pairs"
-    found = f"{found} are longer than --max_seq_length"
+    left_out = len(pairs) - len(rows)
+    found = f"{left_out} of {len(pairs)} {name} pairs are longer than --max_seq_length"
     if not rows:
         raise InputError(f"{found}: give shorter ones, or train with a higher number")
     if left_out:
@@ -411,8 +400,8 @@ def encode_pairs(
 
 def fit(
     translator: Translator,
-    train_pairs: Pairs,
-    validation_pairs: Pairs,
+    train: Pairs,
+    validation: Pairs,
     output_dir: str,
     checkpoint: str | Path | None = None,
     **options,
@@ -424,15 +413,15 @@ def fit(
     interrupted. `options`: what shall be otherwise than in `Recipe`. Raises InputError.
     """
     recipe = Recipe(**options)
-    _, data = encode_pairs(translator, train_pairs, "training")
-    validation_pairs, _ = encode_pairs(translator, validation_pairs, "validation")
+    _, data = encode_pairs(translator, train, "training")
+    validation, _ = encode_pairs(translator, validation, "validation")
     # A second model learns. The translator's gets the average of its weights: it translates better.
-    epoch_steps = len(train_pairs) / recipe.batch_size
+    epoch_steps = len(train) / recipe.batch_size
     learner = build_learner(translator, recipe.learning_rate, epoch_steps)
     averaged = translator.model.trainable_variables
     if checkpoint:
         # With the optimizer's state.
-        learner.load_weights(Path(checkpoint, MODEL_FILE))
+        learner.load_weights(Path(checkpoint, "model.keras"))
     else:
         translator.history = []
     history = translator.history
@@ -443,16 +432,16 @@ def fit(
         loss = train_epoch(learner, step, make_batches(data, recipe.batch_size, rng), rng)
         learner.optimizer.finalize_variable_values(averaged)
         record = {"epoch": len(history) + 1, "train_loss": loss}
-        record |= evaluate(translator, validation_pairs, "eval", recipe.batch_size)
+        record |= evaluate(translator, validation, "eval", recipe.batch_size)
         history.append(record)
         save_checkpoint(translator, learner, output_dir)
         print(", ".join(f"{name} {value:.4g}" for name, value in record.items()))
     best = best_epoch(history)
-    learner.load_weights(checkpoint_folder(output_dir, best) / MODEL_FILE)
+    learner.load_weights(Path(output_dir, f"checkpoint-{best:04}", "model.keras"))
     learner.optimizer.finalize_variable_values(averaged)
     save_translator(translator, output_dir)
     draw_training_curve(history, output_dir)
-    draw_alignment(translator, validation_pairs[0][0], output_dir)
+    draw_alignment(translator, validation[0][0], output_dir)
     return history[best - 1]
 
 
@@ -563,8 +552,8 @@ def save_translator(
         "tokenizers": [json.loads(tokenizer.to_str()) for tokenizer in tokenizers],
     }
     with whole_files(folder) as unfinished:
-        (model or translator.model).save(unfinished / MODEL_FILE)
-        (unfinished / VOCABULARY_FILE).write_text(json.dumps(saved, indent=1))
+        (model or translator.model).save(unfinished / "model.keras")
+        (unfinished / "vocabulary.json").write_text(json.dumps(saved, indent=1))
 
 
 def evaluate(
@@ -580,12 +569,10 @@ def evaluate(
     examples = dict(zip(sources, translations, strict=True))
     for pair in list(examples.items())[: 20 if prefix == "test" else 3]:
         print(" ", " -> ".join(pair))
-    different, found = len(examples), len(set(translations))
-    if different >= 20 and found <= different / 10:
-        counts = f"{different} different sources, only {found} different translations"
-        print(f"warning: {counts}: the model ignores what it reads", file=sys.stderr)
-    keep_case = translator.target_tokenizer.normalizer.normalize_str("A") == "A"
-    metrics = choose_metrics(targets, lowercase=not keep_case)
+    if len(set(translations)) <= len(examples) / 10:
+        print("warning: translations are alike: the model ignores what it reads", file=sys.stderr)
+    # Translations have no capital letters.
+    metrics = choose_metrics(targets, lowercase=True)
     scores = score(translations, targets, metrics=metrics)
     if prefix == "test":
         print("sacrebleu:", *(metric.get_signature() for metric in metrics.values()))
@@ -596,24 +583,22 @@ def evaluate(
 def choose_metrics(references: Sequence[str], lowercase: bool = False) -> dict[str, BLEU | CHRF]:
     """Return sacrebleu's BLEU and chrF for such texts: BLEU counts words where spaces part them."""
     text = "".join(references)
-    han, kana, others = (len(re.findall(letters, text)) for letters in UNSPACED)
+    han, others = (len(re.findall(letters, text)) for letters in UNSPACED)
     words = sum(len(reference.split()) for reference in references)
     tokenizer = "13a"
-    if han + kana + others > len(text) / 4:
-        tokenizer = "zh" if han > 20 * kana + others else "char"
-        if 20 * kana > han + others and find_spec("MeCab") and find_spec("ipadic"):
-            tokenizer = "ja-mecab"
+    if han + others > len(text) / 4:
+        # Japanese has Chinese letters, too.
+        tokenizer = "zh" if han > 20 * others else "char"
     # A word each, or very long words.
     elif words <= max(len(references), len(text) / 20):
         tokenizer = "char"
     return {"bleu": BLEU(lowercase, tokenize=tokenizer), "chrf": CHRF(lowercase=lowercase)}
 
 
-# Letters of Chinese, of Japanese alone, and of Thai, Lao, Tibetan, Burmese and Khmer.
+# Letters of Chinese, and those of Japanese alone, Thai, Lao, Tibetan, Burmese and Khmer.
 UNSPACED = (
     r"[\u3400-\u9fff\U00020000-\U0003ffff]",
-    r"[\u3040-\u30ff]",
-    r"[\u0e00-\u109f\u1780-\u17ff]",
+    r"[\u3040-\u30ff\u0e00-\u109f\u1780-\u17ff]",
 )
 
 
@@ -652,16 +637,15 @@ def translate(translator: Translator, texts: Sequence[str], batch_size: int = 64
             # More than <sos> and <eos>.
             if len(piece) > 2:
                 pieces.append((number, piece.ids))
-    # Shortest first. A text's last piece is its shortest: its pieces come in reverse order.
-    pieces.reverse()
-    pieces.sort(key=lambda piece: len(piece[1]))
+    # Longest first. A text's last piece is its shortest: its pieces stay in order.
+    pieces.sort(key=lambda piece: -len(piece[1]))
     translations = [""] * len(texts)
     for start in tqdm(range(0, len(pieces), batch_size), "Translating", disable=None, leave=False):
         numbers, ids = zip(*pieces[start : start + batch_size], strict=True)
         target = search(keras.utils.pad_sequences(ids, padding="post"))
         decoded = translator.target_tokenizer.decode_batch(np.array(target).tolist())
         for number, text in zip(numbers, decoded, strict=True):
-            translations[number] = f"{text} {translations[number]}".strip()
+            translations[number] = f"{translations[number]} {text}".strip()
     return translations
 
 
@@ -711,7 +695,7 @@ def draw_alignment(translator: Translator, text: str, output_dir: str) -> None:
     axes.imshow(weights, cmap="Blues", vmin=0, vmax=1)
     axes.set_xticks(range(len(source)), source.tokens, rotation=60, ha="right")
     axes.set_yticks(range(len(target) - 1), target.tokens[1:])
-    save_figure(axes.figure, output_dir, "alignment.png")
+    save_figure(axes.figure, Path(output_dir, "alignment.png"))
 
 
 # Speed: the same, faster --------------------------------------------------------------------------
@@ -784,44 +768,39 @@ def refuse(message: str) -> None:
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     """Parse and check the command line; bad usage raises InputError."""
     about, _, flags = __doc__.partition("The flags")
-    defaults = MODEL | vars(Recipe()) | RUN
-    style = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-    parser = argparse.ArgumentParser(description=about, **style)
+    defaults = MODEL | vars(Recipe()) | RUN | {"bf16": has_bf16()}
+    parser = argparse.ArgumentParser(usage=f"%(prog)s [flags]\n\n{about}")
     parser.error = refuse
     for name, text in re.findall(r"    (\w+) +(.*)", flags):
         default = defaults.get(name, "")
         how = {"type": type(default)}
-        if default is False:
+        if type(default) is bool:
             how = {"action": argparse.BooleanOptionalAction}
         elif default == []:
             how = {"nargs": "+"}
         parser.add_argument(f"--{name}", default=default, help=f"{text} [%(default)s]", **how)
-    parser.set_defaults(bf16=has_bf16())
     args = parser.parse_args(argv)
     if args.smoke or not (args.train_file or args.model_name_or_path):
         parser.set_defaults(**SMOKE)
     args = parser.parse_args(argv)
     for name, value in vars(args).items():
-        # Rates are shares of one; all else is counted.
-        least, limit = (0, 1) if type(value) is float else (1, 2**32)
-        if name == "seed":
-            least = 0
-        if type(value) in (int, float) and not least <= value < limit:
-            raise InputError(f"--{name} {value}: give {least} or more, and less than {limit}")
+        count = type(value) is int and name != "seed"
+        rate = type(value) is float
+        if (count and value < 1) or (rate and not 0 <= value < 1):
+            raise InputError(f"--{name} {value}: a count is 1 or more, a rate from 0 to below 1")
     try:
         codecs.lookup(args.encoding)
     except LookupError as error:
         raise InputError(f"--encoding: {error}") from error
     if not (args.do_train or args.do_eval or args.do_predict):
         args.do_train = not args.model_name_or_path
-        args.do_eval = args.do_train or bool(args.test_file)
+        args.do_eval = args.do_train or args.test_file
         own = args.text or args.input_file or args.output_file
-        args.do_predict = bool(own) or not args.do_eval
+        args.do_predict = own or not args.do_eval
     if not (args.do_train or args.model_name_or_path):
         raise InputError("no model: add --do_train, or name one with --model_name_or_path")
-    if not args.do_train and args.output_dir == parser.get_default("output_dir"):
-        # What is made of a model goes to its folder.
-        args.output_dir = args.model_name_or_path
+    if not args.output_dir:
+        args.output_dir = "outputs/seq2seq_lstm" if args.do_train else args.model_name_or_path
     args.model = {name: getattr(args, name) for name in MODEL}
     args.recipe = {name: getattr(args, name) for name in vars(Recipe())}
     return args
@@ -837,17 +816,13 @@ def has_bf16() -> bool:
 
 def prepare_run(args: argparse.Namespace) -> str | Path | None:
     """Set up this process: devices, seed, precision; return the checkpoint to continue, if any."""
-    if args.do_train or args.do_eval:
-        with whole_files(args.output_dir):
-            # Fails now, before any work, if nothing can be written there.
-            pass
     keras.utils.set_random_seed(args.seed)
     keras.config.set_dtype_policy("mixed_bfloat16" if args.bf16 else "float32")
     # From pictures, whose font lacks most languages.
     warnings.filterwarnings("ignore", "Glyph")
     if args.resume_from_checkpoint != "last":
         return args.resume_from_checkpoint
-    complete = Path(args.output_dir).glob(f"checkpoint-*/{VOCABULARY_FILE}")
+    complete = Path(args.output_dir).glob("checkpoint-*/vocabulary.json")
     return max((file.parent for file in complete), default=None)
 
 
@@ -868,12 +843,12 @@ def read_pairs(path: str, encoding: str = "utf-8-sig") -> list[tuple[str, str]]:
     columns = max([2, *map(len, rows[:1])])
     faulty = []
     for number, row in enumerate(rows, 1):
-        if len(row) != columns or not row[0].strip() or not row[1].strip():
-            faulty.append(number)
+        if len(row) != columns or not all(map(str.strip, row[:2])):
+            faulty.append(str(number))
     if faulty:
-        where = ", ".join(map(str, faulty[:5])) + (", …" if len(faulty) > 5 else "")
+        where = f"{path}, row {', '.join(faulty[:5])}"
         found = f"{len(faulty)} of {len(rows)} rows have a blank text, or not as many columns as"
-        raise InputError(f"{path}, row {where}: {found} the first: give SOURCE and TARGET in each")
+        raise InputError(f"{where}: {found} the first: give SOURCE and TARGET in each")
     if kind == ".csv" and rows:
         print(f"{path}: the first row, {rows.pop(0)}, is taken for a header", file=sys.stderr)
     if not rows:
@@ -944,17 +919,13 @@ def encoding_of(path: str | Path, encoding: str = "utf-8-sig") -> str:
     return "utf-8-sig" if start.startswith(codecs.BOM_UTF8) else encoding
 
 
-def checkpoint_folder(output_dir: str, epoch: int) -> Path:
-    """Return the folder of an epoch's checkpoint."""
-    return Path(output_dir, f"checkpoint-{epoch:04}")
-
-
 def save_checkpoint(translator: Translator, learner: keras.Model, output_dir: str) -> None:
     """Save the epoch that has just ended; of the earlier ones only the best stays."""
-    last = checkpoint_folder(output_dir, len(translator.history))
-    best = checkpoint_folder(output_dir, best_epoch(translator.history))
+    history = translator.history
+    last = Path(output_dir, f"checkpoint-{len(history):04}")
+    best = Path(output_dir, f"checkpoint-{best_epoch(history):04}")
     # Of an earlier run.
-    (last / VOCABULARY_FILE).unlink(missing_ok=True)
+    shutil.rmtree(last, ignore_errors=True)
     save_translator(translator, last, learner)
     for folder in Path(output_dir).glob("checkpoint-*"):
         if folder not in (last, best):
@@ -982,14 +953,14 @@ def draw_training_curve(history: list[dict], output_dir: str) -> None:
         axes.plot(epochs, [record[name] for record in history], "o-", label=name)
     axes.set(xlabel="epoch", ylabel="nats per token", ylim=(0, None))
     axes.legend()
-    save_figure(axes.figure, output_dir, "training_curve.png")
+    save_figure(axes.figure, Path(output_dir, "training_curve.png"))
 
 
-def save_figure(figure: Figure, output_dir: str, name: str) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
     """Write a picture as PNG."""
-    with whole_files(output_dir) as folder:
-        figure.savefig(folder / name, dpi=120)
-    print("Picture:", Path(output_dir, name), file=sys.stderr)
+    with whole_files(path.parent) as folder:
+        figure.savefig(folder / path.name, dpi=120)
+    print("Picture:", path, file=sys.stderr)
 
 
 def report_run(metrics: dict[str, float], source: str, args: argparse.Namespace) -> None:
@@ -1008,12 +979,10 @@ def report_run(metrics: dict[str, float], source: str, args: argparse.Namespace)
         (folder / results.name).write_text(text)
     print(*(f"{name:>28} = {metrics[name]:.4g}" for name in sorted(metrics)), sep="\n")
     print("Files:", *sorted(results.parent.glob("*.*")), sep="\n  ")
-    if args.smoke and args.train_file:
-        print("A tiny model was tried: its quality tells nothing about that of a real one")
     folder = args.output_dir if args.do_train else args.model_name_or_path
     # In one word: a source may begin with a dash.
-    flags = ["--model_name_or_path", folder, f"--text={source}"]
-    print("Next:\n ", shlex.join(["python", sys.argv[0], *flags]))
+    command = ["python", sys.argv[0], "--model_name_or_path", folder, f"--text={source}"]
+    print("Next:\n ", shlex.join(command))
 
 
 def predict(translator: Translator, texts: list[str], args: argparse.Namespace) -> None:

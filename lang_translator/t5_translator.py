@@ -58,7 +58,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 
@@ -188,12 +187,12 @@ def read_pairs(path: str, encoding: str = "utf-8-sig") -> list[tuple[str, str]]:
     columns = max([2, *map(len, rows[:1])])
     faulty = []
     for number, row in enumerate(rows, 1):
-        if len(row) != columns or not row[0].strip() or not row[1].strip():
-            faulty.append(number)
+        if len(row) != columns or not all(map(str.strip, row[:2])):
+            faulty.append(str(number))
     if faulty:
-        where = ", ".join(map(str, faulty[:5])) + (", …" if len(faulty) > 5 else "")
+        where = f"{path}, row {', '.join(faulty[:5])}"
         found = f"{len(faulty)} of {len(rows)} rows have a blank text, or not as many columns as"
-        raise InputError(f"{path}, row {where}: {found} the first: give SOURCE and TARGET in each")
+        raise InputError(f"{where}: {found} the first: give SOURCE and TARGET in each")
     if kind == ".csv" and rows:
         print(f"{path}: the first row, {rows.pop(0)}, is taken for a header", file=sys.stderr)
     if not rows:
@@ -363,24 +362,22 @@ def score_and_sign(translations: list[str], references: list[str]) -> dict[str, 
 def choose_metrics(references: Sequence[str], lowercase: bool = False) -> dict[str, BLEU | CHRF]:
     """Return sacrebleu's BLEU and chrF for such texts: BLEU counts words where spaces part them."""
     text = "".join(references)
-    han, kana, others = (len(re.findall(letters, text)) for letters in UNSPACED)
+    han, others = (len(re.findall(letters, text)) for letters in UNSPACED)
     words = sum(len(reference.split()) for reference in references)
     tokenizer = "13a"
-    if han + kana + others > len(text) / 4:
-        tokenizer = "zh" if han > 20 * kana + others else "char"
-        if 20 * kana > han + others and find_spec("MeCab") and find_spec("ipadic"):
-            tokenizer = "ja-mecab"
+    if han + others > len(text) / 4:
+        # Japanese has Chinese letters, too.
+        tokenizer = "zh" if han > 20 * others else "char"
     # A word each, or very long words.
     elif words <= max(len(references), len(text) / 20):
         tokenizer = "char"
     return {"bleu": BLEU(lowercase, tokenize=tokenizer), "chrf": CHRF(lowercase=lowercase)}
 
 
-# Letters of Chinese, of Japanese alone, and of Thai, Lao, Tibetan, Burmese and Khmer.
+# Letters of Chinese, and those of Japanese alone, Thai, Lao, Tibetan, Burmese and Khmer.
 UNSPACED = (
     r"[\u3400-\u9fff\U00020000-\U0003ffff]",
-    r"[\u3040-\u30ff]",
-    r"[\u0e00-\u109f\u1780-\u17ff]",
+    r"[\u3040-\u30ff\u0e00-\u109f\u1780-\u17ff]",
 )
 
 

@@ -160,6 +160,26 @@ def test_other_encoders(kind, tmp_path, monkeypatch):
     assert list(table["label"]) == [label for _, label in rows]
 
 
+CAPITALS = [("Reise", "Journey"), ("reise", "journey"), ("MUT", "COURAGE"), ("mut", "Mood")]
+
+
+def test_capital_letters(tmp_path, monkeypatch, capsys):
+    """The LSTM tells them apart and counts them; a saved model needs no adapted script later."""
+    need("seq2seq_lstm")
+    module = adapted("seq2seq_lstm", "lowercase=True", tmp_path, monkeypatch)
+    file, out = tmp_path / "pairs.tsv", str(tmp_path / "out")
+    file.write_text("".join(f"{source}\t{target}\n" for source, target in CAPITALS))
+    flags = ["--hidden_size", "48", "--embedding_dim", "24", "--batch_size", "4", "--no-bf16"]
+    module.main(["--smoke", "--train_file", str(file), "--output_dir", out, *flags])
+    printed = capsys.readouterr().out
+    assert "sacrebleu: nrefs:1|case:mixed" in printed and "case:lc" not in printed
+    metrics = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    assert metrics["test_chrf"] == pytest.approx(100)
+    sources = [source for source, _ in CAPITALS]
+    load_script("seq2seq_lstm").main(["--model_name_or_path", out, "--text", *sources])
+    assert capsys.readouterr().out.splitlines() == [target for _, target in CAPITALS]
+
+
 # GPT-2
 
 
