@@ -101,6 +101,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 # Read while TensorFlow is imported: it would report a missing GPU as an error. Your value wins.
@@ -583,22 +584,24 @@ def evaluate(
 def choose_metrics(references: Sequence[str], lowercase: bool = False) -> dict[str, BLEU | CHRF]:
     """Return sacrebleu's BLEU and chrF for such texts: BLEU counts words where spaces part them."""
     text = "".join(references)
-    han, others = (len(re.findall(letters, text)) for letters in UNSPACED)
+    han, kana, others = (len(re.findall(letters, text)) for letters in UNSPACED)
     words = sum(len(reference.split()) for reference in references)
     tokenizer = "13a"
-    if han + others > len(text) / 4:
-        # Japanese has Chinese letters, too.
-        tokenizer = "zh" if han > 20 * others else "char"
+    if han + kana + others > len(text) / 4:
+        tokenizer = "zh" if han > 20 * kana + others else "char"
+        if 20 * kana > han + others and find_spec("MeCab") and find_spec("ipadic"):
+            tokenizer = "ja-mecab"
     # A word each, or very long words.
     elif words <= max(len(references), len(text) / 20):
         tokenizer = "char"
     return {"bleu": BLEU(lowercase, tokenize=tokenizer), "chrf": CHRF(lowercase=lowercase)}
 
 
-# Letters of Chinese, and those of Japanese alone, Thai, Lao, Tibetan, Burmese and Khmer.
+# Letters of Chinese, of Japanese alone, and of Thai, Lao, Tibetan, Burmese and Khmer.
 UNSPACED = (
     r"[\u3400-\u9fff\U00020000-\U0003ffff]",
-    r"[\u3040-\u30ff\u0e00-\u109f\u1780-\u17ff]",
+    r"[\u3040-\u30ff]",
+    r"[\u0e00-\u109f\u1780-\u17ff]",
 )
 
 

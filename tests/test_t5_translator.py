@@ -938,12 +938,14 @@ def test_bleu_counts_what_the_text_is_made_of(tokenizer, capfd):
     assert "|tok:13a|" in capfd.readouterr().out
 
 
-def test_japanese_and_single_words_are_counted_in_characters(monkeypatch):
+def test_japanese_is_counted_in_words_where_mecab_is(monkeypatch):
     asked, texts = [], ["明日は海辺を散歩します。", "猫は古いソファで寝ている。"]
     monkeypatch.setattr(t5, "BLEU", lambda lowercase, tokenize: asked.append(tokenize))
-    t5.choose_metrics(texts)
+    for installed in (False, True):
+        monkeypatch.setattr(t5, "find_spec", lambda name, here=installed: here)
+        t5.choose_metrics(texts)
     t5.choose_metrics(["Haus", "Garten", "Regen"])
-    assert asked == ["char", "char"]
+    assert asked == ["char", "ja-mecab", "char"]
 
 
 def test_what_training_cuts_is_counted_before_it(tokenizer, tmp_path, capfd, monkeypatch):
