@@ -198,8 +198,7 @@ def load_splits(args: argparse.Namespace) -> tuple[Pairs, Pairs, Pairs, list[str
     if args.validation_file:
         validation = read_pairs(args.validation_file, args.encoding)
     elif few:
-        found = "fewer than 50 pairs: learnt by heart, 20 times an epoch"
-        print(f"{found}; they validate, too", file=sys.stderr)
+        print("fewer than 50 pairs: learnt by heart, they validate, too", file=sys.stderr)
         validation = train
     else:
         train, validation = hold_out(train)
@@ -589,7 +588,7 @@ def choose_metrics(references: Sequence[str], lowercase: bool = False) -> dict[s
     tokenizer = "13a"
     if han + kana + others > len(text) / 4:
         tokenizer = "zh" if han > 20 * kana + others else "char"
-        if 20 * kana > han + others and find_spec("MeCab") and find_spec("ipadic"):
+        if 20 * kana > han + others and find_spec("ipadic"):
             tokenizer = "ja-mecab"
     # A word each, or very long words.
     elif words <= max(len(references), len(text) / 20):
@@ -790,7 +789,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         count = type(value) is int and name != "seed"
         rate = type(value) is float
         if (count and value < 1) or (rate and not 0 <= value < 1):
-            raise InputError(f"--{name} {value}: a count is 1 or more, a rate from 0 to below 1")
+            raise InputError(f"--{name} {value}: counts are above 0, rates from 0 to below 1")
     try:
         codecs.lookup(args.encoding)
     except LookupError as error:
@@ -850,8 +849,10 @@ def read_pairs(path: str, encoding: str = "utf-8-sig") -> list[tuple[str, str]]:
             faulty.append(str(number))
     if faulty:
         where = f"{path}, row {', '.join(faulty[:5])}"
-        found = f"{len(faulty)} of {len(rows)} rows have a blank text, or not as many columns as"
-        raise InputError(f"{where}: {found} the first: give SOURCE and TARGET in each")
+        found = (
+            f"{len(faulty)} of {len(rows)} rows lack a text or have other columns than the first"
+        )
+        raise InputError(f"{where}: {found}: give SOURCE and TARGET in each")
     if kind == ".csv" and rows:
         print(f"{path}: the first row, {rows.pop(0)}, is taken for a header", file=sys.stderr)
     if not rows:
@@ -904,7 +905,8 @@ def read_lines(path: str, encoding: str = "utf-8-sig") -> Iterator[str]:
             yield line.removesuffix("\n")
 
 
-NOT_DECODED = re.compile("[\0\udc80-\udcff]")  # NUL, and what surrogateescape makes of other bytes
+# NUL, and what surrogateescape makes of other bytes.
+NOT_DECODED = re.compile("[\0\udc80-\udcff]")
 
 
 # How files begin that are no plain text: of the kinds ZIP (Word, Excel), PDF, old Office, XML.
@@ -975,7 +977,7 @@ def report_run(metrics: dict[str, float], source: str, args: argparse.Namespace)
     if args.do_train:
         for checkpoint in results.parent.glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
-    elif results.exists() and os.path.samefile(args.model_name_or_path, args.output_dir):
+    elif results.exists() and args.output_dir == args.model_name_or_path:
         earlier = json.loads(results.read_text())
     with whole_files(args.output_dir) as folder:
         text = json.dumps(earlier | metrics, indent=2, sort_keys=True)
@@ -1051,6 +1053,6 @@ if __name__ == "__main__":
         sys.exit(130)
     except (InputError, OSError, tf.errors.ResourceExhaustedError) as error:
         if isinstance(error, tf.errors.ResourceExhaustedError):
-            error = f"out of memory, {error.message.splitlines()[0]}: give a smaller --batch_size"
+            error = "out of memory: give a smaller --batch_size"
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)

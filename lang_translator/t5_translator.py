@@ -192,8 +192,10 @@ def read_pairs(path: str, encoding: str = "utf-8-sig") -> list[tuple[str, str]]:
             faulty.append(str(number))
     if faulty:
         where = f"{path}, row {', '.join(faulty[:5])}"
-        found = f"{len(faulty)} of {len(rows)} rows have a blank text, or not as many columns as"
-        raise InputError(f"{where}: {found} the first: give SOURCE and TARGET in each")
+        found = (
+            f"{len(faulty)} of {len(rows)} rows lack a text or have other columns than the first"
+        )
+        raise InputError(f"{where}: {found}: give SOURCE and TARGET in each")
     if kind == ".csv" and rows:
         print(f"{path}: the first row, {rows.pop(0)}, is taken for a header", file=sys.stderr)
     if not rows:
@@ -368,7 +370,7 @@ def choose_metrics(references: Sequence[str], lowercase: bool = False) -> dict[s
     tokenizer = "13a"
     if han + kana + others > len(text) / 4:
         tokenizer = "zh" if han > 20 * kana + others else "char"
-        if 20 * kana > han + others and find_spec("MeCab") and find_spec("ipadic"):
+        if 20 * kana > han + others and find_spec("ipadic"):
             tokenizer = "ja-mecab"
     # A word each, or very long words.
     elif words <= max(len(references), len(text) / 20):
@@ -630,7 +632,8 @@ def read_lines(path: str, encoding: str = "utf-8-sig") -> Iterator[str]:
             yield line.removesuffix("\n")
 
 
-NOT_DECODED = re.compile("[\0\udc80-\udcff]")  # NUL, and what surrogateescape makes of other bytes
+# NUL, and what surrogateescape makes of other bytes.
+NOT_DECODED = re.compile("[\0\udc80-\udcff]")
 
 
 # Plumbing: nothing below is about T5 --------------------------------------------------------------

@@ -112,7 +112,7 @@ def test_memory_for_a_batch_of_the_lstm(run_as_main, tmp_path, monkeypatch, capf
 
     monkeypatch.setattr(tf.ragged, "constant", full)
     assert run_as_main("seq2seq_lstm", "--smoke", "--output_dir", str(tmp_path)) == 2
-    expected = "error: out of memory, OOM when allocating tensor: give a smaller --batch_size\n"
+    expected = "error: out of memory: give a smaller --batch_size\n"
     assert capfd.readouterr().err.endswith(expected)
 
 
