@@ -1,6 +1,7 @@
 """self_attention.py: equal to PyTorch over shapes, masks and scales; right output for any text; pictures."""
 
 import ast
+import functools
 import io
 import json
 import logging
@@ -1102,3 +1103,52 @@ def test_readme_shows_the_steps_and_follows_a_row_by_hand(tmp_path, capsys):
         row = [float(number) for number in line.split()[1:]]
         np.testing.assert_allclose(row, step["numbers"][0], atol=0.0021)
     assert re.search(r"```text\n(q .*?)```", section, re.DOTALL)[1] == by_hand
+
+
+def test_readme_makes_many_attentions_of_one_function_each_equal_to_torch():
+    section = README.partition("## Many attentions from one function")[2].partition("\n## ")[0]
+    names = {"attention", "split_heads"}
+    code = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len(code) == 7 and all(len(block.splitlines()) <= 6 for block in code)
+    found = {}
+    for block in code:
+        exec(block, found)
+    assert all(found[name] is getattr(sys.modules["self_attention"], name) for name in names)
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+    query, key, value = (torch.from_numpy(found[name])[None] for name in ("query", "key", "value"))
+    close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-12)
+
+    few = [torch.from_numpy(found[name])[None] for name in ("few_keys", "few_values")]
+    close(found["grouped"], sdpa(query, *few, enable_gqa=True)[0])
+
+    causal = sdpa(query, key, value, is_causal=True)[0]
+    close(np.concatenate(found["rows"], axis=1), causal)
+
+    band = torch.ones(10, 10).tril().triu(-3).bool()
+    assert band.sum(1).tolist() == [1, 2, 3] + [4] * 7
+    close(found["windowed"], sdpa(query, key, value, attn_mask=band)[0])
+
+    # Pairs of numbers as complex ones, turned by a product.
+    frequency = 10_000.0 ** -(torch.arange(8, dtype=torch.float64) / 8)
+    angles = torch.outer(torch.arange(10, dtype=torch.float64), frequency)
+    turn = torch.polar(torch.ones_like(angles), angles)
+    turned = []
+    for x in (query, key):
+        complex_x = torch.complex(x[..., :8], x[..., 8:]) * turn
+        turned.append(torch.cat([complex_x.real, complex_x.imag], -1))
+    close(found["rotary"], sdpa(*turned, value)[0])
+
+    layer = torch.nn.MultiheadAttention(32, 4, bias=False, batch_first=True, dtype=torch.float64)
+    matrices = [found[name].T for name in ("w_query", "w_key", "w_value")]
+    layer.in_proj_weight.data = torch.from_numpy(np.concatenate(matrices))
+    layer.out_proj.weight.data = torch.eye(32, dtype=torch.float64)
+    source = torch.from_numpy(found["source"])
+    crossed, _ = layer(torch.from_numpy(found["target"]), source, source)
+    close(found["crossed"], crossed.detach())
+
+    leaves = [x[0].clone().requires_grad_() for x in (query, key, value)]
+    output = sdpa(*leaves, is_causal=True)
+    gradients = torch.autograd.grad(output, leaves, torch.from_numpy(found["grad_output"]))
+    for name, gradient in zip(("query", "key", "value"), gradients, strict=True):
+        close(found[f"grad_{name}"], gradient)
+        assert abs(gradient).max() > 0.1
