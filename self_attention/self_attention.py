@@ -27,12 +27,15 @@ With n words, vectors of dim numbers, and h heads that have d = dim / h numbers 
 python self_attention.py --smoke                                      # the built-in sentence
 python self_attention.py --text "Time flies fast" --causal --steps    # all numbers on the way
 python self_attention.py --num_heads 2 --plot attention.html          # a page: who looks at whom
+python self_attention.py --model_name_or_path FOLDER --layer 2        # a trained BERT's heads
 
 Read `main`, then the functions, which stand in the order in which they are called. "Speed" is the
-same once more for long texts; words, flags, files and errors come last, under "Plumbing".
+same once more for long texts; words, flags, files and errors come last, under "Plumbing". Only a
+trained model needs more packages: uv run --with safetensors --with tokenizers self_attention.py ...
 """
 
 import argparse
+import base64
 import hashlib
 import json
 import math
@@ -41,7 +44,7 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +53,7 @@ from unicodedata import combining, east_asian_width, normalize
 import numpy as np
 
 Array = np.ndarray
-# Of each its words, and their weights (heads, words, words).
+# Of each its words, and their weights (layers, heads, words, words).
 Sentences = list[tuple[list[str], Array]]
 
 FLAGS = {
@@ -59,16 +62,27 @@ FLAGS = {
     "embedding_dim": {"type": int, "default": 4, "help": "Numbers in a word's vector."},
     "num_heads": {"type": int, "default": 1, "help": "Heads, which share these numbers."},
     "causal": {"action": "store_true", "help": "A word sees itself and earlier words only."},
+    "model_name_or_path": {
+        "type": Path,
+        "help": "Folder of a trained BERT, as transformers saves it.",
+    },
+    "layer": {"type": int, "default": 1, "help": "The trained model's layer to print and draw."},
     "steps": {"action": "store_true", "help": "Print every matrix on the way."},
     "plot": {"type": Path, "help": "Draw the weights: .png, .pdf, .svg; .html to explore."},
     "seed": {"type": int, "default": 42, "help": "Seed of vectors and projections."},
 }
 RANDOM = "Vectors and matrices are random: the pattern means nothing until a model learns them."
+TRAINED = (
+    "A trained model's weights: one head is no explanation of the model (Jain & Wallace 2019)."
+)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Attend over each sentence, print the strongest weights and draw them if asked to."""
     args = parse_arguments(argv)
+    if args.model_name_or_path:
+        attend_with_bert(args.model_name_or_path, args.text, args.layer, args.steps, args.plot)
+        return
     projections = random_projections(args.embedding_dim, args.seed)
     options = {"num_heads": args.num_heads, "causal": args.causal}
     sentences = []
@@ -79,13 +93,12 @@ def main(argv: list[str] | None = None) -> None:
         print_weights(text, words, weights)
         if args.steps:
             print_steps(words, x, projections, **options)
-        sentences.append((words, weights))
+        # One layer.
+        sentences.append((words, weights[None]))
     if args.plot:
-        draw = write_page if args.plot.suffix.lower() == ".html" else draw_weights
-        draw(sentences, args.plot)
-        print(f"\nFiles:\n  {args.plot}")
+        draw(sentences, args.plot, RANDOM)
     print(f"\n{RANDOM}")
-    print_next_command()
+    print_next_command("--num_heads", "2")
 
 
 def random_projections(dim: int, seed: int = 42) -> Array:
@@ -112,21 +125,23 @@ def self_attention(
     w_key: Array,
     w_value: Array,
     *,
+    biases: Array | tuple = (0, 0, 0),
     num_heads: int = 1,
     mask: Array | None = None,
     causal: bool = False,
 ) -> tuple[Array, Array]:
     """Multi-head self-attention of x (..., words, dim), float32 or float64.
 
-    The projections (dim, width) share their width among the heads: ValueError if they can't. mask:
-    bool, broadcastable to (..., num_heads, words, words); for padding in a batch it is
-    `is_word[:, None, None, :]`. Returns output (..., words, width) and weights
-    (..., num_heads, words, words).
+    The projections (dim, width) share their width among the heads: ValueError if they can't.
+    biases: what is added to queries, keys and values, (3, width). mask: bool, broadcastable to
+    (..., num_heads, words, words); for padding in a batch it is `is_word[:, None, None, :]`.
+    Returns output (..., words, width) and weights (..., num_heads, words, words).
     """
+    b_query, b_key, b_value = biases
     # Each (..., num_heads, words, width / num_heads).
-    query = split_heads(x @ w_query, num_heads)
-    key = split_heads(x @ w_key, num_heads)
-    value = split_heads(x @ w_value, num_heads)
+    query = split_heads(x @ w_query + b_query, num_heads)
+    key = split_heads(x @ w_key + b_key, num_heads)
+    value = split_heads(x @ w_value + b_value, num_heads)
     output, weights = attention(query, key, value, mask=mask, causal=causal)
     # The heads side by side: (..., words, width).
     output = output.swapaxes(-2, -3).reshape(*x.shape[:-1], w_value.shape[-1])
@@ -205,11 +220,17 @@ def print_weights(text: str, words: list[str], weights: Array) -> None:
 
 
 def print_steps(
-    words: list[str], x: Array, projections: Array, num_heads: int = 1, causal: bool = False
+    words: list[str],
+    x: Array,
+    projections: Array,
+    biases: Array | None = None,
+    num_heads: int = 1,
+    causal: bool = False,
 ) -> None:
     """Print each matrix of `self_attention(x, *projections)` and its shape, to check a row by hand.
 
-    x (words, dim), projections (3, dim, width). Each head has columns of its own in the latter.
+    x (words, dim), projections (3, dim, width), biases (3, width). Each head has columns of its own
+    in the latter two.
     """
     print_matrix("X: a vector per word", x, words)
     for head in range(num_heads):
@@ -217,9 +238,17 @@ def print_steps(
         # (3, dim, width / num_heads), then each (words, width / num_heads).
         matrices = split_heads(projections, num_heads)[:, head]
         products = x @ matrices
-        for name, matrix, product in zip("QKV", matrices, products, strict=True):
-            print_matrix(f"W_{name}", matrix, [""] * len(matrix))
-            print_matrix(f"{name} = X W_{name}", product, words)
+        if biases is not None:
+            # (3, 1, width / num_heads)
+            shifts = split_heads(biases[:, None], num_heads)[:, head]
+            products = products + shifts
+        for index, name in enumerate("QKV"):
+            print_matrix(f"W_{name}", matrices[index], [""] * len(matrices[index]))
+            formula = f"{name} = X W_{name}"
+            if biases is not None:
+                print_matrix(f"b_{name}", shifts[index], [""])
+                formula += f" + b_{name}"
+            print_matrix(formula, products[index], words)
         query, key, value = products
         scores = scaled_scores(query, key, causal=causal)
         weights = softmax(scores)
@@ -229,28 +258,55 @@ def print_steps(
 
 
 def print_matrix(title: str, matrix: Array, rows: list[str], *names: str) -> None:
-    """Print a title, the matrix's shape, the columns' names if any, and its rows behind theirs."""
+    """Print a title, the matrix's shape, the columns' names if any, and its rows behind theirs.
+
+    Of more than 16 rows or columns without names come the first 16.
+    """
     print(f"\n{title} {matrix.shape}")
+    if not any(rows):
+        rows = rows[:16]
+    width_shown = len(names) or 16
+    end = "  …" if matrix.shape[1] > width_shown else ""
     indent = max(map(columns, rows))
     width = max([6, *map(columns, names)]) + 2
     if names:
         print(" " * indent + "".join(" " * (width - columns(name)) + name for name in names))
-    for row, numbers in zip(rows, matrix, strict=True):
-        cells = "".join(f"{number:z{width}.3f}" for number in numbers)
-        print(row + " " * (indent - columns(row)) + cells)
+    for row, numbers in zip(rows, matrix[: len(rows)], strict=True):
+        cells = "".join(f"{number:z{width}.3f}" for number in numbers[:width_shown])
+        print(row + " " * (indent - columns(row)) + cells + end)
+    if len(rows) < len(matrix):
+        print("  …")
 
 
-def write_page(sentences: Sentences, path: Path) -> None:
-    """Write one HTML file, without network or library: go to a word and see where it looks."""
-    data = [(words, weights.round(7).tolist()) for words, weights in sentences]
+def draw(sentences: Sentences, path: Path, note: str, layer: int = 1) -> None:
+    """Write a page or draw a picture, as the file's name says, and print the name."""
+    if path.suffix.lower() == ".html":
+        write_page(sentences, path, note, layer)
+    else:
+        draw_weights(sentences, path, note, layer)
+    print(f"\nFiles:\n  {path}")
+
+
+def write_page(sentences: Sentences, path: Path, note: str = RANDOM, layer: int = 1) -> None:
+    """Write one HTML file, without network or library: go to a word and see where it looks.
+
+    It has a choice of layers and heads, and starts at the layer that is given.
+    """
+    data = []
+    for words, weights in sentences:
+        # Whole numbers of two bytes, in base64: a quarter of the characters that digits take.
+        numbers = (weights * 65535).round().astype("<u2")
+        data.append((words, base64.b64encode(numbers.tobytes()).decode()))
     # A word like </script> would end the data.
     text = json.dumps(data).replace("<", "\\u003c")
-    page = PAGE.replace("RANDOM", RANDOM).replace("SENTENCES", text)
+    layers, heads = sentences[0][1].shape[:2]
+    page = PAGE.replace("NOTE", note).replace("SIZES", f"[{layers}, {heads}, {layer}]")
+    page = page.replace("SENTENCES", text)
     with whole_files(path.parent) as folder:
         (folder / path.name).write_text(page, encoding="utf-8")
 
 
-def draw_weights(sentences: Sentences, path: Path) -> None:
+def draw_weights(sentences: Sentences, path: Path, note: str = RANDOM, layer: int = 1) -> None:
     """Draw a row of panels per sentence and a panel per head into a .png, .pdf or .svg file.
 
     Raises InputError if there are more or larger panels than anybody can read.
@@ -258,7 +314,9 @@ def draw_weights(sentences: Sentences, path: Path) -> None:
     # Here, so that all else needs NumPy only.
     from matplotlib.figure import Figure
 
-    rows, heads = len(sentences), len(sentences[0][1])
+    layers, heads = sentences[0][1].shape[:2]
+    sentences = [(words, weights[layer - 1]) for words, weights in sentences]
+    rows = len(sentences)
     longest = max(len(words) for words, _ in sentences)
     if longest * max(rows, heads) > 200:
         raise InputError(f"--plot: nobody can read {rows} x {heads} panels of {longest} words")
@@ -273,11 +331,106 @@ def draw_weights(sentences: Sentences, path: Path) -> None:
         image = axes.imshow(weights[head], cmap="Blues", vmin=0, vmax=highest)
         axes.set_xticks(range(len(words)), labels, rotation=90, parse_math=False)
         axes.set_yticks(range(len(words)), labels, parse_math=False)
-        axes.set(title=f"head {head + 1}", xlabel="attends to (key)", ylabel="word (query)")
+        title = f"layer {layer}, head {head + 1}" if layers > 1 else f"head {head + 1}"
+        axes.set(title=title, xlabel="attends to (key)", ylabel="word (query)")
     figure.colorbar(image, ax=panels, label="attention weight")
-    figure.supxlabel(RANDOM, size=8, wrap=True)
+    figure.supxlabel(note, size=8, wrap=True)
     with whole_files(path.parent) as folder:
         figure.savefig(folder / path.name, dpi=150)
+
+
+def attend_with_bert(
+    folder: Path, texts: list[str], layer: int = 1, steps: bool = False, plot: Path | None = None
+) -> None:
+    """What `main` does, with the vectors, matrices and layers of a trained BERT."""
+    config, arrays, cut = read_bert(folder)
+    layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
+    if not 1 <= layer <= layers:
+        raise InputError(f"--layer {layer}: the model has layers 1 to {layers}")
+    encodings = [cut(text) for text in texts]
+    check_lengths([len(encoding.ids) for encoding in encodings], config)
+    sentences = []
+    for text, encoding in zip(texts, encodings, strict=True):
+        words = encoding.tokens
+        states, weights = encode(encoding.ids, arrays, config)
+        print(f"\nLayer {layer} of {layers}")
+        print_weights(text, words, weights[layer - 1])
+        if steps:
+            learned = learned_projections(arrays, layer - 1)
+            print_steps(words, states[layer - 1], *learned, num_heads=heads)
+        sentences.append((words, weights))
+    if plot:
+        draw(sentences, plot, TRAINED, layer)
+    print(f"\n{TRAINED}")
+    print_next_command("--model_name_or_path", str(folder))
+
+
+def encode(ids: list[int], arrays: dict[str, Array], config: dict) -> tuple[Array, Array]:
+    """Run the encoder of BERT (Devlin et al. 2019): figure 1 of Vaswani et al. 2017, on the left.
+
+    ids: numbers of word pieces. arrays, config: from `read_bert`. Returns states (layers + 1,
+    words, dim), what each layer takes and the last one gives, and weights (layers, heads, words,
+    words), float32.
+    """
+    # Each (words, dim): learned vectors of the word pieces, of their positions and of sentence A.
+    words = arrays["embeddings.word_embeddings.weight"][ids]
+    positions = arrays["embeddings.position_embeddings.weight"][: len(ids)]
+    sentence = arrays["embeddings.token_type_embeddings.weight"][:1]
+    x = layer_norm(words + positions + sentence, arrays, "embeddings.LayerNorm", config)
+    states, weights = [x], []
+    for layer in range(config["num_hidden_layers"]):
+        x, layer_weights = encoder_layer(x, arrays, layer, config)
+        states.append(x)
+        weights.append(layer_weights)
+    return np.stack(states), np.stack(weights)
+
+
+def encoder_layer(
+    x: Array, arrays: dict[str, Array], layer: int, config: dict
+) -> tuple[Array, Array]:
+    """Let words look at each other, then change each by itself: x (words, dim) to the same shape.
+
+    Both times the result is added to what was there, and normalized. Returns weights, too, (heads,
+    words, words).
+    """
+    name = f"encoder.layer.{layer}"
+    projections, biases = learned_projections(arrays, layer)
+    heads = config["num_attention_heads"]
+    attended, weights = self_attention(x, *projections, biases=biases, num_heads=heads)
+    # The fourth matrix, W_O.
+    attended = linear(attended, arrays, f"{name}.attention.output.dense")
+    x = layer_norm(x + attended, arrays, f"{name}.attention.output.LayerNorm", config)
+    # The feed-forward network: (words, 4 dim), and back.
+    hidden = gelu(linear(x, arrays, f"{name}.intermediate.dense"))
+    hidden = linear(hidden, arrays, f"{name}.output.dense")
+    return layer_norm(x + hidden, arrays, f"{name}.output.LayerNorm", config), weights
+
+
+def learned_projections(arrays: dict[str, Array], layer: int) -> tuple[Array, Array]:
+    """Return W_Q, W_K and W_V of a layer, (3, dim, width), and their biases (3, width)."""
+    part = f"encoder.layer.{layer}.attention.self"
+    projections = [arrays[f"{part}.{name}.weight"].T for name in ("query", "key", "value")]
+    biases = [arrays[f"{part}.{name}.bias"] for name in ("query", "key", "value")]
+    return np.stack(projections), np.stack(biases)
+
+
+def linear(x: Array, arrays: dict[str, Array], name: str) -> Array:
+    """Return x W + b, (words, width)."""
+    return x @ arrays[f"{name}.weight"].T + arrays[f"{name}.bias"]
+
+
+def layer_norm(x: Array, arrays: dict[str, Array], name: str, config: dict) -> Array:
+    """Give each vector mean 0 and variance 1, then a learned scale and bias: Ba et al. 2016."""
+    centered = x - x.mean(axis=-1, keepdims=True)
+    variance = (centered**2).mean(axis=-1, keepdims=True)
+    normal = centered / np.sqrt(variance + config["layer_norm_eps"])
+    return normal * arrays[f"{name}.weight"] + arrays[f"{name}.bias"]
+
+
+def gelu(x: Array) -> Array:
+    """Return x times the chance that a normal number is below x: Hendrycks & Gimpel 2016."""
+    erf = np.vectorize(math.erf, otypes=[x.dtype])
+    return x * (1 + erf(x / math.sqrt(2))) / 2
 
 
 # Speed: the same, faster --------------------------------------------------------------------------
@@ -432,15 +585,101 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         raise InputError(f"--embedding_dim {dim} is no multiple of --num_heads {heads}, up to 4096")
     if args.plot and args.plot.suffix.lower() not in (".png", ".pdf", ".svg", ".html"):
         raise InputError(f"--plot {args.plot} does not end in .png, .pdf, .svg or .html")
+    own = ("embedding_dim", "num_heads", "causal", "seed")
+    changed = [name for name in own if getattr(args, name) != parser.get_default(name)]
+    if args.model_name_or_path and changed:
+        raise InputError(f"--{changed[0]}: a trained model has its own, so leave the flag out")
+    if args.layer != 1 and not args.model_name_or_path:
+        raise InputError(f"--layer {args.layer}: there is one layer without --model_name_or_path")
     args.text = args.text or [SAMPLE_TEXT]
     lengths = [len(split_words(text)) for text in args.text]
     if 0 in lengths:
         raise InputError(f"--text: sentence {lengths.index(0) + 1} has no words")
+    check_readable(heads, lengths)
+    return args
+
+
+def check_readable(heads: int, lengths: list[int]) -> None:
+    """Refuse sentences with more weights than anybody reads; lengths in words."""
     weights = heads * sum(length**2 for length in lengths)
     # Each has 8 bytes, and a few copies: beyond it memory ends without a word.
     if weights > 5000**2:
         raise InputError(f"--text: nobody can read {weights:,} weights: give shorter sentences")
-    return args
+
+
+# The encoder that `encode` computes, in the words of config.json.
+BERT = {
+    "model_type": "bert",
+    "hidden_act": "gelu",
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+}
+
+
+def read_bert(folder: Path) -> tuple[dict, dict[str, Array], Callable]:
+    """Read a BERT that transformers has saved.
+
+    Returns its configuration, its arrays by name, float32, and the function that cuts a text into
+    word pieces.
+    """
+    try:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise InputError(f"{error}: pip install safetensors tokenizers") from error
+    if not folder.is_dir():
+        raise InputError(f"--model_name_or_path {folder} is no folder: nothing is downloaded here")
+    config = read_json(folder / "config.json")
+    # What is absent is as it is here.
+    for name, value in BERT.items():
+        found = config.get(name, value)
+        if found != value:
+            raise InputError(
+                f"{folder}: {name} is {found} in config.json, and only {value} is read"
+            )
+    try:
+        saved = load_file(folder / "model.safetensors")
+    except (SafetensorError, TypeError) as error:
+        raise InputError(f"{folder / 'model.safetensors'}: {error}") from error
+    arrays = Contents(folder / "model.safetensors")
+    for name, array in saved.items():
+        # A model with a head says bert.; Google's names were gamma and beta.
+        name = name.removeprefix("bert.").replace(".gamma", ".weight").replace(".beta", ".bias")
+        arrays[name] = array.astype(np.float32)
+    read_json(folder / "tokenizer.json")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    # The file may ask for both.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return config, arrays, tokenizer.encode
+
+
+class Contents(dict):
+    """What a file holds by name; asking for what it lacks raises InputError."""
+
+    def __init__(self, file: Path, items: dict | None = None) -> None:
+        super().__init__(items or {})
+        self.file = file
+
+    def __missing__(self, name: str) -> None:
+        raise InputError(f"{self.file} lacks {name}")
+
+
+def read_json(file: Path) -> Contents:
+    """Return the object in a JSON file."""
+    try:
+        return Contents(file, json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{file} is no JSON object: {error}") from error
+
+
+def check_lengths(lengths: list[int], config: dict) -> None:
+    """Refuse sentences that the model has no positions for, or too many weights to read."""
+    longest, most = max(lengths), config["max_position_embeddings"]
+    if longest > most:
+        raise InputError(f"--text: a sentence has {longest} word pieces; the model reads {most}")
+    check_readable(config["num_hidden_layers"] * config["num_attention_heads"], lengths)
 
 
 # Chinese characters and Japanese kana are written without spaces: each one stands for a word.
@@ -477,9 +716,10 @@ def whole_files(output_dir: str | Path) -> Iterator[Path]:
         raise InputError(f"cannot write {output_dir}: {error}") from error
 
 
-def print_next_command() -> None:
+def print_next_command(*arguments: str) -> None:
     """Print a command to go on with."""
-    print(f"\nNext:\n  python {shlex.quote(sys.argv[0])} --num_heads 2 --plot attention.html")
+    command = ["python", sys.argv[0], *arguments, "--plot", "attention.html"]
+    print(f"\nNext:\n  {shlex.join(command)}")
 
 
 # Words go in as text only. A sentence runs from right to left where its first word does; what has
@@ -498,12 +738,16 @@ PAGE = """<!doctype html>
 </style>
 <h1>Where does a word look?</h1>
 <p>Point at a word or press Tab: below each word stands the weight that it gets.
-<p>RANDOM
-<p><label>Head <select></select></label>
+<p>NOTE
+<p><label>Layer <select></select></label> <label>Head <select></select></label>
 <script>
-const head = document.querySelector("select")
+const [layers, heads, first] = SIZES
+const [layer, head] = document.querySelectorAll("select")
 
-function addSentence([words, weights]) {
+function addSentence([words, base64]) {
+  // Two bytes a number, the lower one first.
+  const bytes = Uint8Array.from(atob(base64), character => character.charCodeAt())
+  const weights = new Uint16Array(bytes.buffer)
   const section = document.body.appendChild(document.createElement("section"))
   section.dir = "auto"
   let query = 0
@@ -517,7 +761,8 @@ function addSentence([words, weights]) {
   ranking.role = "status"
 
   function show() {
-    const row = weights[head.value][query]
+    const start = ((layer.value * heads + +head.value) * words.length + query) * words.length
+    const row = Array.from(weights.slice(start, start + words.length), weight => weight / 65535)
     buttons.forEach((button, key) => {
       button.ariaCurrent = key === query
       button.style.background = `rgb(65 105 225 / ${0.6 * row[key] / Math.max(...row)})`
@@ -526,13 +771,17 @@ function addSentence([words, weights]) {
     const keys = [...row.keys()].sort((a, b) => row[b] - row[a])
     ranking.textContent = `${words[query]}: ${keys.map(key => words[key]).join(" · ")}`
   }
+  layer.addEventListener("change", show)
   head.addEventListener("change", show)
   show()
 }
 
 const sentences = SENTENCES
-sentences[0][1].forEach((_, index) => head.add(new Option(index + 1, index)))
-head.parentNode.hidden = head.length === 1
+for (const [select, length] of [[layer, layers], [head, heads]]) {
+  for (const index of Array(length).keys()) select.add(new Option(index + 1, index))
+  select.parentNode.hidden = length === 1
+}
+layer.selectedIndex = first - 1
 sentences.forEach(addSentence)
 </script>
 """

@@ -151,7 +151,8 @@ def check(shown, words, row) -> None:
     """What is shown is the row, to the digits that are shown."""
     _, order, below = shown
     np.testing.assert_allclose(below, row, atol=0.00051)
-    keys = np.argsort(-row.round(7), kind="stable")
+    # The page has whole numbers of two bytes.
+    keys = np.argsort(-(row * 65535).round(), kind="stable")
     assert order == [words[key] for key in keys]
 
 
@@ -265,9 +266,45 @@ def test_the_page_shows_that_the_pattern_means_nothing(browser, tmp_path):
     assert "random: the pattern means nothing" in browser.run("document.body.innerText")
 
 
+def choose(browser, select: str, index: int) -> None:
+    code = f"{select}.selectedIndex = {index}, {select}.dispatchEvent(new Event('change'))"
+    browser.run(f"{code}, undefined")
+
+
+def test_every_layer_and_head_of_a_trained_model_can_be_chosen(browser, tmp_path):
+    scores = np.random.default_rng(0).standard_normal((3, 2, 5, 5)) * 3
+    words, weights = ["[CLS]", "un", "##able", "[UNK]", "[SEP]"], script.softmax(scores)
+    other = weights[:, :, 1:, 1:] * 0.9
+    path = tmp_path / "a.html"
+    script.write_page([(words, weights), (words[1:], other)], path, script.TRAINED, 2)
+    browser.open(path)
+    # It starts at the layer that was asked for.
+    check(browser.shown(), words, weights[1, 0, 0])
+    assert browser.run("[layer.length, head.length].join()") == "3,2"
+    last = 0
+    for layer, head in np.ndindex(3, 2):
+        # Each choice shows at once what it changes.
+        choose(browser, "head", head)
+        choose(browser, "layer", layer)
+        check(browser.shown(), words, weights[layer, head, last])
+        for query in range(5):
+            browser.point_at(query)
+            assert browser.shown()[0] == words[query]
+            check(browser.shown(), words, weights[layer, head, query])
+        last = 4
+        browser.point_at(5 + 2)
+        check(browser.shown(1), words[1:], other[layer, head, 2])
+    text = browser.run("document.body.innerText")
+    assert script.TRAINED in text and script.RANDOM not in text
+    nodes = browser.call("Accessibility.getFullAXTree")["nodes"]
+    boxes = [node["name"]["value"] for node in nodes if node["role"]["value"] == "combobox"]
+    assert boxes == ["Layer", "Head"]
+
+
 def test_one_head_is_not_offered_for_choice(browser, tmp_path):
     for heads, hidden in ((1, True), (2, False)):
         path, _ = write(tmp_path / f"{heads}.html", "Time flies", heads=heads)
         browser.open(path)
         assert browser.run("head.offsetParent === null") is hidden
+        assert browser.run("layer.offsetParent === null")
         assert browser.run("head.length") == heads

@@ -1,6 +1,8 @@
 """self_attention.py: equal to PyTorch over shapes, masks and scales; right output for any text; pictures."""
 
 import ast
+import base64
+import functools
 import io
 import json
 import logging
@@ -257,6 +259,18 @@ def test_self_attention_of_one_sentence_equals_torch_multi_head_attention():
     output, weights = script.self_attention(x, *projections, num_heads=3)
     np.testing.assert_allclose(output, expected.detach(), atol=1e-12)
     np.testing.assert_allclose(weights, expected_weights.detach(), atol=1e-12)
+
+
+def test_biases_are_those_of_torch_multi_head_attention():
+    layer = torch.nn.MultiheadAttention(12, 3, batch_first=True, dtype=torch.float64)
+    layer.out_proj.weight.data = torch.eye(12, dtype=torch.float64)
+    biases = np.random.default_rng(1).standard_normal((3, 12))
+    layer.in_proj_bias.data = torch.from_numpy(biases.ravel())
+    x = np.random.default_rng(0).standard_normal((6, 12))
+    expected, _ = layer(*[torch.from_numpy(x)] * 3)
+    projections = (w.detach().numpy().T for w in layer.in_proj_weight.chunk(3))
+    output, _ = script.self_attention(x, *projections, biases=biases, num_heads=3)
+    np.testing.assert_allclose(output, expected.detach(), atol=1e-12)
 
 
 def test_a_padded_batch_gives_what_its_sentences_give_alone():
@@ -650,6 +664,9 @@ def test_same_seed_same_output_and_smoke_is_the_default(capsys):
         (["--plot", ""], "does not end in .png"),
         (["--plot", "folder"], "--plot folder"),
         (["--embed", "8"], "unrecognized arguments: --embed 8"),
+        (["--layer", "2"], "--layer 2: there is one layer without --model_name_or_path"),
+        (["--layer", "0"], "--layer 0: there is one layer"),
+        (["--layer", "last"], "invalid int value: 'last'"),
         (["stray"], "unrecognized arguments: stray"),
         (["--text", "word " * 201, "--plot", "x.png"], "nobody can read 1 x 1 panels of 201 words"),
         (
@@ -757,9 +774,9 @@ def test_a_picture_in_the_place_of_a_folder_or_below_a_file_is_an_error(tmp_path
 
 def test_panels_too_small_to_read_are_an_input_error_of_the_function(tmp_path):
     with pytest.raises(script.InputError, match="1 x 1 panels of 201 words"):
-        script.draw_weights([(["word"] * 201, np.ones((1, 201, 201)))], tmp_path / "a.png")
+        script.draw_weights([(["word"] * 201, np.ones((1, 1, 201, 201)))], tmp_path / "a.png")
     with pytest.raises(script.InputError, match="51 x 1 panels of 4 words"):
-        script.draw_weights([(["word"] * 4, np.ones((1, 4, 4)))] * 51, tmp_path / "a.png")
+        script.draw_weights([(["word"] * 4, np.ones((1, 1, 4, 4)))] * 51, tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -817,8 +834,16 @@ def page_of(path: Path, *arguments: str) -> Tags:
     return Tags(path.read_text(encoding="utf-8"))
 
 
-def sentences_on(page: Tags) -> list[list]:
-    return json.loads(re.search("^const sentences = (.*)$", page.code, re.MULTILINE)[1])
+def sentences_on(page: Tags) -> list[tuple[list[str], np.ndarray]]:
+    """Of each sentence its words and its weights (layers, heads, words, words)."""
+    sizes = re.search(r"^const \[layers, heads, first\] = (.*)$", page.code, re.MULTILINE)[1]
+    layers, heads, _ = json.loads(sizes)
+    data = json.loads(re.search("^const sentences = (.*)$", page.code, re.MULTILINE)[1])
+    sentences = []
+    for words, text in data:
+        numbers = np.frombuffer(base64.b64decode(text, validate=True), "<u2") / 65535
+        sentences.append((words, numbers.reshape(layers, heads, len(words), len(words))))
+    return sentences
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -829,15 +854,16 @@ def test_page_holds_the_words_and_the_weights_of_torch(tmp_path, causal):
     sentences = sentences_on(page_of(path, "--text", *texts, *flags))
     assert [words for words, _ in sentences] == [*map(script.split_words, texts)]
     w_query, w_key, _ = np.random.default_rng(42).standard_normal((3, 6, 6)) / 6**0.5
-    for words, heads in sentences:
+    for words, layers in sentences:
         x = script.build_embeddings(words, 6)
+        (heads,) = layers
         for head, weights in enumerate(heads):
             part = slice(3 * head, 3 * head + 3)
             visible = np.tri(len(x), dtype=bool) if causal else None
             expected = torch_attention(
                 x @ w_query[:, part], x @ w_key[:, part], np.eye(len(x)), visible
             )
-            np.testing.assert_allclose(weights, expected, rtol=0, atol=1e-6)
+            np.testing.assert_allclose(weights, expected, rtol=0, atol=0.51 / 65535)
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -855,7 +881,14 @@ def test_page_needs_nothing_else_and_is_small(tmp_path):
     attributes = [name for _, attributes in page.tags for name, _ in attributes]
     assert not {"src", "href", "action", "data"} & set(attributes)
     assert "import" not in page.code and "http" not in page.code
-    assert path.stat().st_size < 100_000
+    assert path.stat().st_size < 15_000
+
+
+def test_a_page_of_twelve_layers_and_heads_of_60_words_stays_below_2_megabytes(tmp_path):
+    scores = np.random.default_rng(0).standard_normal((12, 12, 62, 62))
+    words = ["[CLS]", *["word"] * 60, "[SEP]"]
+    script.write_page([(words, script.softmax(scores))], tmp_path / "a.html")
+    assert (tmp_path / "a.html").stat().st_size < 2_000_000
 
 
 RANDOM = "Vectors and matrices are random: the pattern means nothing until a model learns them."
@@ -955,6 +988,23 @@ def test_steps_come_for_every_sentence_and_have_no_negative_zero(capsys):
     assert capsys.readouterr().out == "\nM (1, 2)\na   0.000  -0.001\n"
 
 
+@pytest.mark.parametrize(("rows", "width"), [(16, 16), (17, 16), (3, 17), (384, 32)])
+def test_of_large_matrices_the_first_16_rows_and_columns_are_printed(rows, width, capsys):
+    matrix = np.arange(rows * width).reshape(rows, width) / 1000
+    script.print_matrix("M", matrix, [""] * rows)
+    _, title, *lines = capsys.readouterr().out.splitlines()
+    assert title == f"M ({rows}, {width})"
+    if rows > 16:
+        assert lines.pop() == "  …"
+    cells = [line.split() for line in lines]
+    if width > 16:
+        assert {row.pop() for row in cells} == {"…"}
+    np.testing.assert_allclose(np.array(cells, float), matrix[:16, :16])
+    # Words are all shown.
+    script.print_matrix("M", matrix, ["a"] * rows, *["b"] * width)
+    assert "…" not in capsys.readouterr().out
+
+
 # No traces
 
 
@@ -984,8 +1034,8 @@ def test_a_callers_process_is_as_before(tmp_path):
     script.blockwise_attention(x * 1e9, x * 1e9, x, causal=True, num_threads=3)
     script.print_weights("Time flies you", words, weights)
     script.print_steps(words, x, projections, num_heads=2, causal=True)
-    script.draw_weights([(words, weights)], tmp_path / "a.svg")
-    script.write_page([(words, weights)], tmp_path / "a.html")
+    script.draw_weights([(words, weights[None])], tmp_path / "a.svg")
+    script.write_page([(words, weights[None])], tmp_path / "a.html")
     script.main(["--steps", "--plot", str(tmp_path / "a.png"), "--num_heads", "2"])
     with pytest.raises(script.InputError):
         script.main(["--num_heads", "3"])
@@ -998,7 +1048,7 @@ def test_a_callers_process_is_as_before(tmp_path):
 
 def test_smoke_run_alone_needs_numpy_only_and_writes_nothing(run_alone, tmp_path):
     (tmp_path / "blocked").mkdir()
-    for name in ("matplotlib", "torch"):
+    for name in ("matplotlib", "safetensors", "tokenizers", "torch"):
         (tmp_path / "blocked" / f"{name}.py").write_text("raise SystemExit('imported')")
     done = run_alone("self_attention", "--smoke", PYTHONPATH=str(tmp_path / "blocked"))
     assert done.returncode == 0 and done.stderr == ""
@@ -1102,3 +1152,52 @@ def test_readme_shows_the_steps_and_follows_a_row_by_hand(tmp_path, capsys):
         row = [float(number) for number in line.split()[1:]]
         np.testing.assert_allclose(row, step["numbers"][0], atol=0.0021)
     assert re.search(r"```text\n(q .*?)```", section, re.DOTALL)[1] == by_hand
+
+
+def test_readme_makes_many_attentions_of_one_function_each_equal_to_torch():
+    section = README.partition("## Many attentions from one function")[2].partition("\n## ")[0]
+    names = {"attention", "split_heads"}
+    code = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len(code) == 7 and all(len(block.splitlines()) <= 6 for block in code)
+    found = {}
+    for block in code:
+        exec(block, found)
+    assert all(found[name] is getattr(sys.modules["self_attention"], name) for name in names)
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+    query, key, value = (torch.from_numpy(found[name])[None] for name in ("query", "key", "value"))
+    close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-12)
+
+    few = [torch.from_numpy(found[name])[None] for name in ("few_keys", "few_values")]
+    close(found["grouped"], sdpa(query, *few, enable_gqa=True)[0])
+
+    causal = sdpa(query, key, value, is_causal=True)[0]
+    close(np.concatenate(found["rows"], axis=1), causal)
+
+    band = torch.ones(10, 10).tril().triu(-3).bool()
+    assert band.sum(1).tolist() == [1, 2, 3] + [4] * 7
+    close(found["windowed"], sdpa(query, key, value, attn_mask=band)[0])
+
+    # Pairs of numbers as complex ones, turned by a product.
+    frequency = 10_000.0 ** -(torch.arange(8, dtype=torch.float64) / 8)
+    angles = torch.outer(torch.arange(10, dtype=torch.float64), frequency)
+    turn = torch.polar(torch.ones_like(angles), angles)
+    turned = []
+    for x in (query, key):
+        complex_x = torch.complex(x[..., :8], x[..., 8:]) * turn
+        turned.append(torch.cat([complex_x.real, complex_x.imag], -1))
+    close(found["rotary"], sdpa(*turned, value)[0])
+
+    layer = torch.nn.MultiheadAttention(32, 4, bias=False, batch_first=True, dtype=torch.float64)
+    matrices = [found[name].T for name in ("w_query", "w_key", "w_value")]
+    layer.in_proj_weight.data = torch.from_numpy(np.concatenate(matrices))
+    layer.out_proj.weight.data = torch.eye(32, dtype=torch.float64)
+    source = torch.from_numpy(found["source"])
+    crossed, _ = layer(torch.from_numpy(found["target"]), source, source)
+    close(found["crossed"], crossed.detach())
+
+    leaves = [x[0].clone().requires_grad_() for x in (query, key, value)]
+    output = sdpa(*leaves, is_causal=True)
+    gradients = torch.autograd.grad(output, leaves, torch.from_numpy(found["grad_output"]))
+    for name, gradient in zip(("query", "key", "value"), gradients, strict=True):
+        close(found[f"grad_{name}"], gradient)
+        assert abs(gradient).max() > 0.1

@@ -37,6 +37,8 @@ SHARED += ("NO_TEXT", "encoding_of", "MODEL_FILES", "HUB_ERRORS", "fetch")
 SHARED += ("check_same_model", "whole_files", "choose_metrics", "UNSPACED", "score", "read_pairs")
 SHARED += ("csv_rows", "json_rows", "read_lines", "NOT_DECODED")
 PACKAGE_OF_IMPORT = {"sklearn": "scikit-learn"}
+# What one flag needs: not in the header, so that `uv run` fetches it for those alone who add it.
+FOR_ONE_FLAG = {"self_attention": {"safetensors", "tokenizers"}}
 PYTHON = {"seq2seq_lstm": ">=3.11,<3.14"}  # until TensorFlow has wheels for 3.14
 SAFE_SUFFIXES = {
     ".safetensors",
@@ -113,7 +115,11 @@ def test_dependency_block_covers_exactly_the_imports(name):
     expected = {PACKAGE_OF_IMPORT.get(package, package) for package in imported_packages(name)}
     if "transformers" in expected and "Trainer(" in text:
         expected.add("accelerate")
-    assert declared == expected
+    optional = FOR_ONE_FLAG.get(name, set())
+    assert optional <= expected and declared == expected - optional
+    readme = (SCRIPTS[name].parent / "README.md").read_text(encoding="utf-8")
+    for package in optional:
+        assert f"--with {package}" in load_script(name).__doc__ and f"--with {package}" in readme
     assert all(">=" in line for line in metadata["dependencies"])
 
 
