@@ -76,7 +76,9 @@ from tokenizers import Regex, pre_tokenizers
 from tqdm import tqdm
 from transformers import (
     AutoConfig,
+    AutoModelForSeq2SeqLM,
     DataCollatorForSeq2Seq,
+    EarlyStoppingCallback,
     Seq2SeqTrainer,
     T5Config,
     T5ForConditionalGeneration,
@@ -114,6 +116,7 @@ class TranslationArguments:
 
     source_lang: str = HfArg(default="English", help="Language of the texts.")
     target_lang: str = HfArg(default="German", help="Language of translations.")
+    source_prefix: str | None = HfArg(default=None, help="In place of T5's words for these.")
     num_beams: int = HfArg(default=1, help="1: greedy, the fastest; 4: a little better.")
     no_repeat_ngram_size: int = HfArg(default=0, help="3: no three tokens stand twice.")
     max_new_tokens: int | None = HfArg(default=None, help="Default: twice the source's, and 50.")
@@ -135,6 +138,8 @@ class FineTuningArguments(transformers.Seq2SeqTrainingArguments):
     save_total_limit: int = 1
     eval_strategy: str = "epoch"
     load_best_model_at_end: bool = True
+    # Evaluations in a row without a lower loss.
+    early_stopping_patience: int | None = None
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -143,7 +148,8 @@ def main(argv: list[str] | None = None) -> None:
     name, resume = args.model_name_or_path, training_args.resume_from_checkpoint
     prepare(training_args, name)
     pairs = load_pairs(args.train_file, args.validation_file, args.encoding)
-    prompt = build_prompt(options["source_lang"], options["target_lang"])
+    names = ("source_lang", "target_lang", "source_prefix")
+    prompt = build_prompt(*(options[name] for name in names))
     tokenizer, model = tiny(pairs["train"], prompt) if args.smoke else pretrained(name)
     metrics = {}
     if training_args.do_train:
@@ -216,8 +222,10 @@ def csv_rows(path: str, lines: list[str]) -> list[list[str]]:
     return rows
 
 
-def build_prompt(source_lang: str, target_lang: str) -> str:
+def build_prompt(source_lang: str, target_lang: str, source_prefix: str | None = None) -> str:
     """Return the words before a text from which T5 knows its task."""
+    if source_prefix is not None:
+        return source_prefix
     return f"translate {source_lang} to {target_lang}: "
 
 
@@ -239,11 +247,11 @@ def pretrained(name: str) -> tuple[T5Tokenizer, T5ForConditionalGeneration]:
     folder = fetch(name)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        if config.model_type != "t5":
+        if config.model_type not in ("t5", "mt5", "umt5"):
             raise ValueError(f"it is a {config.model_type} model, not a T5")
         tokenizer = T5Tokenizer.from_pretrained(folder)
         options = {"dtype": torch.float32, "use_safetensors": True, "output_loading_info": True}
-        model, loading = T5ForConditionalGeneration.from_pretrained(folder, **options)
+        model, loading = AutoModelForSeq2SeqLM.from_pretrained(folder, **options)
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"cannot load {name}: {error}") from error
     known, expected = len(tokenizer), config.vocab_size
@@ -258,7 +266,8 @@ def keep_control_tokens_out(tokenizer: T5Tokenizer) -> None:
     """Let `</s>`, `<extra_id_0>` and their like in a text be text: only the tokenizer adds them."""
     tokenizer.split_special_tokens = True
     # They are pieces of the vocabulary, too. A cut after their first letter keeps words from it.
-    cut = pre_tokenizers.Split(Regex(r"<(?=/?\w+>)"), "isolated")
+    rest = "|".join(re.escape(token[1:]) for token in tokenizer.all_special_tokens)
+    cut = pre_tokenizers.Split(Regex(f"<(?={rest})"), "isolated")
     backend = tokenizer.backend_tokenizer
     backend.pre_tokenizer = pre_tokenizers.Sequence([backend.pre_tokenizer, cut])
 
@@ -280,7 +289,7 @@ def build_trainer(
     # For its warnings.
     tokenize([prompt + source for source, _ in train], tokenizer, "sources")
     tokenize([target for _, target in train], tokenizer, "targets")
-    return Seq2SeqTrainer(
+    trainer = Seq2SeqTrainer(
         model,
         args,
         data_collator=PairCollator(tokenizer, model, prompt=prompt),
@@ -289,6 +298,12 @@ def build_trainer(
         processing_class=tokenizer,
         compute_loss_func=partial(mean_loss, label_smoothing=args.label_smoothing_factor),
     )
+    patience = getattr(args, "early_stopping_patience", None)
+    if patience and args.eval_strategy == "no":
+        raise InputError("--early_stopping_patience: give a --validation_file, and save epochs")
+    if patience:
+        trainer.add_callback(EarlyStoppingCallback(patience))
+    return trainer
 
 
 @dataclass
@@ -418,6 +433,7 @@ def translate(
     tokenizer: T5Tokenizer,
     source_lang: str = "English",
     target_lang: str = "German",
+    source_prefix: str | None = None,
     fast: bool = True,
     **search: int | None,
 ) -> list[str]:
@@ -426,7 +442,7 @@ def translate(
     A blank text stays blank. `generate_faster` does the work, or with `fast=False` the plain
     `generate`, which returns the same; `search` are their arguments.
     """
-    prompt = build_prompt(source_lang, target_lang)
+    prompt = build_prompt(source_lang, target_lang, source_prefix)
     prompts = {number: prompt + text for number, text in enumerate(texts) if text.strip()}
     rows = tokenize([*prompts.values()], tokenizer, "texts")
     # No dropout.
@@ -450,9 +466,10 @@ def tokenize(texts: Sequence[str], tokenizer: T5Tokenizer, name: str) -> list[li
     """
     rows = tokenizer(texts).input_ids if texts else []
     both = list(zip(texts, rows, strict=True))
+    unknown = tokenizer.unk_token_id
     faults = {
         f"have more than {MAX_TOKENS} tokens": [t for t, ids in both if len(ids) > MAX_TOKENS],
-        "hold letters that get lost": [t for t, ids in both if tokenizer.unk_token_id in ids],
+        "hold letters that get lost (mT5 has most)": [t for t, ids in both if unknown in ids],
     }
     for fault, found in faults.items():
         if found:

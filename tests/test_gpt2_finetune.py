@@ -924,6 +924,15 @@ def test_writing_leaves_the_model_in_its_mode(training):
     assert model.training == training
 
 
+def test_early_stopping_ends_after_so_many_validations_without_a_lower_loss(tmp_path):
+    flags = ["--smoke", "--max_steps", "20", "--save_steps", "2", "--learning_rate", "0"]
+    patience = ["--early_stopping_patience", "2"]
+    early, whole = run(tmp_path / "early", *flags, *patience), run(tmp_path / "whole", *flags)
+    assert early["epoch"] == pytest.approx(whole["epoch"] * 6 / 20)
+    with pytest.raises(gpt2.InputError, match="early_stopping_patience"):
+        run(tmp_path / "none", *flags, "--validation_split_percentage", "0", *patience)
+
+
 # Order and resuming
 
 

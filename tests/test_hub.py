@@ -174,6 +174,31 @@ def add_t5(hub_folder: Path) -> Path:
     return folder
 
 
+FAMILY = {
+    "google/flan-t5-small": (transformers.T5Config, {"tie_word_embeddings": False}),
+    "google/madlad400-3b-mt": (transformers.T5Config, {"tie_word_embeddings": False}),
+    "google/mt5-small": (transformers.MT5Config, {"tie_word_embeddings": False}),
+    "google/umt5-small": (transformers.UMT5Config, {"tie_word_embeddings": False}),
+}
+
+
+def add_relative_of_t5(hub_folder: Path, repo: str) -> None:
+    """With a gated feed-forward layer, and MADLAD's tags as pieces of the vocabulary."""
+    folder = add_repository(hub_folder, "models", repo)
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    vocabulary += [("<2de>", 0.0)] if "madlad" in repo else []
+    vocabulary += [(letter, -10.0) for letter in ["▁", *string.printable.split()[0]]]
+    options = {} if "t5-" in repo and "mt5" not in repo else {"extra_ids": 0}
+    tokenizer = transformers.T5Tokenizer(vocabulary, **options)
+    tokenizer.save_pretrained(folder)
+    config_class, more = FAMILY[repo]
+    size = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+    size |= {"vocab_size": len(tokenizer) + 12, "feed_forward_proj": "gated-gelu"}
+    torch.manual_seed(0)
+    config = config_class(decoder_start_token_id=0, **size, **more)
+    transformers.AutoModelForSeq2SeqLM.from_config(config).save_pretrained(folder)
+
+
 def add_glue(hub_folder: Path) -> None:
     """The configuration mrpc, and others that nobody asked for."""
     folder = hub_folder / "datasets" / "nyu-mll" / "glue"
@@ -815,3 +840,26 @@ def test_parquet_on_the_hub_is_read_and_without_a_network_ends_in_one_line(
     options = make_unreachable(hub, "refused", monkeypatch)
     line = one_line(*as_user("bert_finetune", *flags, **options))
     assert re.search(r"(?i)connect|refused|glue", line), line
+
+
+@pytest.mark.parametrize("repo", FAMILY)
+def test_relatives_of_t5(repo, as_user, hub, tmp_path):
+    """Each translates, learns and translates again; a tag before the text is a token, and `</s>` in it is text."""
+    add_relative_of_t5(hub.folder, repo)
+    prefix = ["--source_prefix", "<2de> "] if "madlad" in repo else []
+    flags = ["--bf16", "false", "--max_new_tokens", "5", *prefix]
+    name = ["--model_name_or_path", repo]
+    status, output, errors = as_user("t5_translator", *name, *flags, "--text", "a </s> dog")
+    assert status == 0, errors
+    tokens = re.search("Tokens: (.*)", output)[1].split()
+    assert ("<2de>" in tokens) == bool(prefix) and tokens.count("</s>") == 1
+    assert tokens[-1] == "</s>"
+    training = ["--do_train", *ONE_STEP, "--save_strategy", "no", "--output_dir", "learnt"]
+    status, _, errors = as_user("t5_translator", *name, *training, *prefix)
+    assert status == 0 and (tmp_path / "learnt" / "model.safetensors").exists(), errors
+    saved = ["--model_name_or_path", "learnt", *flags, "--text", "a dog"]
+    status, output, errors = as_user("t5_translator", *saved)
+    assert status == 0 and "Translation: " in output, errors
+    if prefix:
+        _, output, _ = as_user("t5_translator", *saved, "--source_prefix", "")
+        assert "<2de>" not in output

@@ -707,10 +707,7 @@ def test_few_pairs_are_learnt_by_heart_and_that_is_said(tmp_path, capsys):
     args = lstm.parse_arguments(["--train_file", path])
     train, validation, test, _ = lstm.load_splits(args)
     assert train == rows * 20 and validation == test == rows
-    assert (
-        "fewer than 50 pairs: learnt by heart, they validate, too"
-        in capsys.readouterr().err
-    )
+    assert "fewer than 50 pairs: learnt by heart, they validate, too" in capsys.readouterr().err
 
 
 OWN_PAIRS = [

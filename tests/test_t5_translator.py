@@ -655,6 +655,18 @@ def test_training_on_own_pairs(tmp_path, capfd):
     assert "\nTranslation: It rains.\n" in run(capfd, *flags, "--text", "Es regnet.")[1]
 
 
+def test_early_stopping_ends_after_so_many_epochs_without_a_lower_loss(tmp_path, capfd):
+    flags = ("--learning_rate", "0", "--num_train_epochs", "6", "--save_strategy", "epoch")
+    flags += ("--max_steps", "-1", "--bf16", "false")
+    epochs = {}
+    for output, patience in (("early", ("--early_stopping_patience", "2")), ("whole", ())):
+        assert train(capfd, tmp_path, output, *flags, *patience)[0] == 0
+        epochs[output] = json.loads((tmp_path / output / "all_results.json").read_text())["epoch"]
+    assert epochs == {"early": 3, "whole": 6}
+    status, _, err = run(capfd, "--smoke", "--early_stopping_patience", "2")
+    assert status == 2 and "--early_stopping_patience: give a --validation_file" in err
+
+
 def test_interrupted_training_ends_the_same(tmp_path, capfd, monkeypatch):
     flags = ("--per_device_train_batch_size", "2", "--save_strategy", "epoch", "--max_steps", "6")
     assert train(capfd, tmp_path, "whole", *flags)[0] == 0
@@ -826,7 +838,9 @@ def test_letters_that_the_model_does_not_know_are_counted(folder, tmp_path, capf
     for output in ([], ["--output_file", tmp_path / "out.txt"]):
         _, _, err = run(capfd, *flags, "--max_new_tokens", "200", *output)
         (warning,) = [line for line in err.splitlines() if "letters" in line]
-        expected = f"warning: 2 of 5 texts hold letters that get lost: '{PROMPT}no {{'"
+        expected = (
+            f"warning: 2 of 5 texts hold letters that get lost (mT5 has most): '{PROMPT}no {{'"
+        )
         assert warning == expected
     (tmp_path / "in.txt").write_text("Water.\n")
     assert "letters" not in run(capfd, *flags)[2]
@@ -839,8 +853,10 @@ def test_letters_that_get_lost_are_counted_before_training(folder, tmp_path, cap
     status, out, err = run(capfd, *flags, "--output_dir", tmp_path / "out")
     assert status == 0, err
     before, _, _ = err.partition("of 2 targets")
-    assert "warning: 1 of 2 sources hold letters that get lost:" in before
-    assert "warning: 2 of 2 targets hold letters that get lost: 'Wasser {eins}" in err
+    assert "warning: 1 of 2 sources hold letters that get lost (mT5 has most):" in before
+    assert (
+        "warning: 2 of 2 targets hold letters that get lost (mT5 has most): 'Wasser {eins}" in err
+    )
 
 
 def test_bleu_is_against_the_raw_texts(model, tokenizer, capfd):
