@@ -227,6 +227,26 @@ def test_lora_saves_a_plain_checkpoint(tmp_path, monkeypatch, capsys):
     assert resumed["eval_loss"] == pytest.approx(metrics["eval_loss"], rel=1e-5)
 
 
+def test_lora_of_t5_saves_a_plain_checkpoint(tmp_path, monkeypatch, capsys):
+    """Its translations of what it has learnt are those of the unchanged script with that checkpoint."""
+    pytest.importorskip("peft", reason="needs peft")
+    t5 = load_script("t5_translator")
+    module = adapted("t5_translator", "get_peft_model", tmp_path, monkeypatch)
+    plain, changed = str(tmp_path / "plain"), str(tmp_path / "lora")
+    flags = ["--bf16", "false", "--save_strategy", "no", "--disable_tqdm", "true"]
+    t5.main(["--smoke", *flags, "--max_steps", "20", "--output_dir", plain])
+    flags += ["--do_train", "--max_steps", "40", "--learning_rate", "3e-2"]
+    capsys.readouterr()
+    module.main([*flags, "--model_name_or_path", plain, "--output_dir", changed])
+    screen = capsys.readouterr().out
+    assert "trainable params: " in screen
+    pairs = re.findall(r"^  (.*) -> (.*)$", screen, re.MULTILINE)[:20]
+    tokenizer, model = t5.pretrained(changed)
+    sources = [source for source, _ in pairs]
+    assert t5.translate(sources, model, tokenizer) == [target for _, target in pairs]
+    assert t5.translate(sources, t5.pretrained(plain)[1], tokenizer) != [t for _, t in pairs]
+
+
 def test_answers_alone_are_learnt(tmp_path, monkeypatch):
     """Labels and loss, compared with a plain loop over the rows; blocks of prompts alone are left out."""
     module = adapted("gpt2_finetune", "ASKED", tmp_path, monkeypatch)
