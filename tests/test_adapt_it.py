@@ -1,9 +1,14 @@
-"""The diffs under "Adapt it" in the READMEs: each applies, and the changed script passes its smoke run."""
+"""The diffs under "Adapt it" in the READMEs: each applies, and the changed script passes its smoke run.
+
+And the longer recipes of the READMEs, diffs and Python blocks: each is run and does what it says.
+"""
 
 import ast
+import functools
 import importlib.util
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -14,8 +19,10 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import transformers
 from conftest import SCRIPTS, load_script, need
+from safetensors.numpy import load_file
 
 pytestmark = pytest.mark.slow
 
@@ -76,16 +83,26 @@ def adapted(name, word, tmp_path, monkeypatch):
     return module
 
 
-def train_and_predict(module, tmp_path, rows, *flags):
+def block_of(name, word):
+    """The block of Python in the folder's README that has this word in it."""
+    text = (SCRIPTS[name].parent / "README.md").read_text(encoding="utf-8")
+    (block,) = [
+        code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if word in code
+    ]
+    return block
+
+
+def train_and_predict(module, tmp_path, rows, *flags, max_seq_length=128):
     """Train on rows of texts and labels, predict them with the saved model; returns metrics and table."""
+    length = ["--max_seq_length", str(max_seq_length), "--bf16", "false"]
     table = pd.DataFrame(rows, columns=["text", "label"])
     table.to_csv(tmp_path / "rows.csv", index=False)
     file, out = str(tmp_path / "rows.csv"), str(tmp_path / "out")
-    flags = [*flags, "--output_dir", out, "--disable_tqdm", "true", "--bf16", "false"]
+    flags = [*flags, "--output_dir", out, "--disable_tqdm", "true", *length]
     module.main(["--train_file", file, "--validation_file", file, *flags])
     metrics = json.loads((tmp_path / "out" / "all_results.json").read_text())
     predict = ["--do_predict", "--test_file", file, "--model_name_or_path", out]
-    module.main([*predict, "--bf16", "false", "--output_dir", str(tmp_path / "predicted")])
+    module.main([*predict, *length, "--output_dir", str(tmp_path / "predicted")])
     return metrics, pd.read_csv(tmp_path / "predicted" / "predictions.tsv", sep="\t", dtype=str)
 
 
@@ -127,37 +144,229 @@ ENCODERS = {
         "DebertaV2",
         {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
     ),
+    "modernbert": (  # its third layer is the first that looks further than 128 tokens
+        "ModernBert",
+        {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2},
+    ),
 }
+
+
+def save_encoder(kind, texts, folder, positions=130):
+    """Save a tiny encoder without a head, and its tokenizer, whose vocabulary is of these texts."""
+    family, size = ENCODERS[kind]
+    tokenizer_class = (
+        transformers.RobertaTokenizer if kind == "roberta" else transformers.BertTokenizer
+    )
+    tokenizer = tokenizer_class().train_new_from_iterator(texts, 300)
+    config = getattr(transformers, f"{family}Config")
+    special = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    config = config(max_position_embeddings=positions, **special, **size)
+    model = getattr(transformers, f"{family}Model")(config)  # no head
+    for part in (tokenizer, model):
+        part.save_pretrained(folder)
+    return ["--model_name_or_path", str(folder), "--learning_rate", "1e-2"]
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_other_encoders(kind, tmp_path, monkeypatch):
     module = adapted("bert_finetune", "AutoConfig", tmp_path, monkeypatch)
-    family, size = ENCODERS[kind]
     rows = [(f"{word} film", label) for word, label in (("good", "yes"), ("bad", "no"))] * 8
-    tokenizer_class = (
-        transformers.RobertaTokenizer if kind == "roberta" else transformers.BertTokenizer
-    )
-    tokenizer = tokenizer_class().train_new_from_iterator([text for text, _ in rows], 300)
-    config = getattr(transformers, f"{family}Config")
-    size |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
-    config = config(max_position_embeddings=130, **size)
-    model = getattr(transformers, f"{family}Model")(config)  # no head
-    for part in (tokenizer, model):
-        part.save_pretrained(tmp_path / kind)
-    flags = [
-        "--model_name_or_path",
-        str(tmp_path / kind),
-        "--learning_rate",
-        "1e-2",
-        "--num_train_epochs",
-        "10",
-    ]
-    metrics, table = train_and_predict(
-        module, tmp_path, rows, *flags, "--per_device_train_batch_size", "4"
-    )
+    flags = save_encoder(kind, [text for text, _ in rows], tmp_path / kind)
+    flags += ["--num_train_epochs", "10", "--per_device_train_batch_size", "4"]
+    metrics, table = train_and_predict(module, tmp_path, rows, *flags)
     assert metrics["eval_accuracy"] == 1
     assert list(table["label"]) == [label for _, label in rows]
+
+
+def long_rows(count, seed):
+    """Pairs of texts of more than 600 words that differ after the 560th alone, in what they are called."""
+    words = ["the", "a", "of", "on", "under", "table", "chair", "street", "stone", "rain", "river"]
+    chance = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        start = chance.choices(words, k=chance.randint(560, 640))
+        for word, label in (("good", "yes"), ("bad", "no")):
+            end = chance.choices([word, "house", "tree"], k=60)
+            rows.append((" ".join(start + end), label))
+    return rows
+
+
+def test_an_encoder_reads_what_stands_after_512_tokens(tmp_path, monkeypatch):
+    module = adapted("bert_finetune", "AutoConfig", tmp_path, monkeypatch)
+    rows, seen = long_rows(8, seed=0), []
+    flags = save_encoder("modernbert", [text for text, _ in rows], tmp_path / "long", 1024)
+    forward = transformers.ModernBertForSequenceClassification.forward
+
+    @functools.wraps(forward)
+    def watched(self, *args, **inputs):
+        seen.append((set(inputs), inputs["input_ids"].shape[1]))
+        return forward(self, *args, **inputs)
+
+    monkeypatch.setattr(transformers.ModernBertForSequenceClassification, "forward", watched)
+    flags += ["--num_train_epochs", "10", "--per_device_train_batch_size", "4"]
+    metrics, table = train_and_predict(module, tmp_path, rows, *flags, max_seq_length=1024)
+    assert metrics["eval_accuracy"] == 1
+    assert list(table["label"]) == [label for _, label in rows]
+    # Its forward has no token types: the trainer leaves them out of the batches.
+    assert all(names == {"input_ids", "attention_mask"} for names, _ in seen)
+    assert min(length for _, length in seen) > 512
+
+
+@pytest.fixture
+def sentiments(tmp_path):
+    """A trained tiny BERT in `outputs/bert_finetune` of the test's folder."""
+    folder = tmp_path / "outputs" / "bert_finetune"
+    load_script("bert_finetune").main(["--smoke", "--output_dir", str(folder)])
+    return folder
+
+
+def test_windows_find_what_stands_after_512_tokens(tmp_path, monkeypatch):
+    """Right where the script, which cuts, can only guess; and the mean is that of a plain loop."""
+    bert = load_script("bert_finetune")
+    train, new = long_rows(8, seed=0), long_rows(4, seed=1)
+    for name, rows in (("long.csv", train), ("new.csv", new)):
+        pd.DataFrame(rows, columns=["text", "label"]).to_csv(tmp_path / name, index=False)
+    torch.manual_seed(0)
+    tokenizer, model = bert.tiny([text for text, _ in train], ["no", "yes"])
+    model.bert.save_pretrained(tmp_path / "tiny")  # without a head
+    tokenizer.save_pretrained(tmp_path / "tiny")
+    monkeypatch.chdir(tmp_path)
+    settings = (
+        "num_train_epochs=20, learning_rate=3e-3, per_device_train_batch_size=8, use_cpu=True"
+    )
+    block = block_of("bert_finetune", "def windows").replace("num_train_epochs=3", settings)
+    found = {}
+    exec(block.replace("bert-base-uncased", "tiny"), found)
+    expected = [label for _, label in new]
+    assert found["probabilities"].idxmax(axis=1).tolist() == expected
+
+    model, means = found["model"].eval(), []
+    for text, _ in new:
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        chances = []
+        for start in range(0, len(ids), 254 - 64):
+            window = [tokenizer.cls_token_id, *ids[start : start + 254], tokenizer.sep_token_id]
+            with torch.no_grad():
+                chances.append(model(torch.tensor([window])).logits[0].softmax(-1))
+            if start + 254 >= len(ids):
+                break
+        means.append(torch.stack(chances).mean(dim=0))
+    np.testing.assert_allclose(found["probabilities"], torch.stack(means), atol=1e-5)
+
+    flags = "--train_file long.csv --validation_file new.csv --model_name_or_path tiny"
+    flags += " --max_seq_length 512 --learning_rate 3e-3 --num_train_epochs 2 --baseline false"
+    bert.main([*flags.split(), "--bf16", "false", "--output_dir", "cut"])
+    metrics = json.loads((tmp_path / "cut" / "all_results.json").read_text())
+    assert metrics["eval_accuracy"] == 0.5
+
+
+def test_onnx_gives_the_probabilities_of_the_script(tmp_path, monkeypatch):
+    """Of short, long and cut texts, alone and as pairs, in one batch and one by one."""
+    for package in ("onnxruntime", "onnxscript"):
+        pytest.importorskip(package, reason=f"the recipe needs {package}")
+    bert = load_script("bert_finetune")
+    monkeypatch.chdir(tmp_path)
+    # Large random weights: every token, position and mask counts. A trained tiny model is too sure.
+    torch.manual_seed(0)
+    texts = [text for text, _ in bert.SAMPLE["train"]]
+    tokenizer, model = bert.tiny(texts, ["negative", "positive"])
+    model.config.initializer_range = 0.1
+    model = transformers.BertForSequenceClassification(model.config)
+    for part in (tokenizer, model):
+        part.save_pretrained("outputs/bert_finetune")
+    found = {}
+    exec(block_of("bert_finetune", "onnxruntime"), found)
+    texts = [
+        "I love it.",
+        "An awful meal, cold and [SEP] slow, in a dirty room.",
+        "A charming hotel. " * 20,
+        # 96 tokens, and more after them than are read.
+        "A dull plot and a noisy hotel. " * 12 + "A superb and charming concert. " * 20,
+    ]
+    table = pd.DataFrame({"text": texts, "text_pair": texts[1:] + texts[:1]})
+    table.to_csv("texts.csv", index=False)
+    predict = ["--do_predict", "--test_file", "texts.csv", "--bf16", "false"]
+    predict += ["--model_name_or_path", "outputs/bert_finetune", "--output_dir"]
+    bert.main([*predict, "alone"])
+    bert.main([*predict, "pairs", "--text_pair_column", "text_pair"])
+    pairs = table["text_pair"].tolist()
+    for folder, columns in (("alone", (texts,)), ("pairs", (texts, pairs))):
+        expected = pd.read_csv(f"{folder}/predictions.tsv", sep="\t")[["negative", "positive"]]
+        batches = [columns, *([[text] for text in row] for row in zip(*columns, strict=True))]
+        chances = []
+        for batch in batches:
+            inputs = found["tokenizer"](*batch, return_tensors="np", **found["options"])
+            (logits,) = found["session"].run(["logits"], dict(inputs))
+            chances.append(found["softmax"](logits, axis=-1))
+        np.testing.assert_allclose(chances[0], expected, atol=2e-6)
+        assert chances[0].std(axis=0).min() > 0.01, "all alike: this shows nothing"
+        np.testing.assert_allclose(np.concatenate(chances[1:]), expected, atol=2e-6)
+
+
+def test_lora_saves_a_plain_checkpoint_of_its_best_epoch_and_resumes(
+    sentiments, tmp_path, monkeypatch
+):
+    pytest.importorskip("peft", reason="the recipe needs peft")
+    bert = load_script("bert_finetune")
+    module = adapted("bert_finetune", "LoraConfig", tmp_path, monkeypatch)
+    # Other names for the classes: a new head on a BERT that knows the words.
+    rows = [(text, f"is {label}") for text, label in bert.SAMPLE["train"]]
+    trainers, build = [], module.build_trainer
+
+    class Spoil(transformers.TrainerCallback):
+        """The last epoch is not the best."""
+
+        def on_epoch_begin(self, args, state, control, model, **_):
+            if state.epoch >= 5:
+                for parameter in filter(lambda one: one.requires_grad, model.parameters()):
+                    parameter.data.neg_()
+
+    class Stop(transformers.TrainerCallback):
+        def on_epoch_begin(self, args, state, control, **_):
+            if state.epoch >= 3:
+                raise KeyboardInterrupt
+
+    def watched(*args, more=()):
+        trainers.append(build(*args))
+        for callback in (Spoil, *more):
+            trainers[-1].add_callback(callback)
+        return trainers[-1]
+
+    monkeypatch.setattr(module, "build_trainer", watched)
+    flags = ["--model_name_or_path", str(sentiments), "--learning_rate", "3e-2"]
+    flags += ["--num_train_epochs", "6", "--metric_for_best_model", "loss", "--seed", "1"]
+    metrics, table = train_and_predict(module, tmp_path, rows, *flags)
+    assert metrics["eval_accuracy"] == 1
+    losses = [log["eval_loss"] for log in trainers[0].state.log_history if "eval_loss" in log]
+    assert metrics["eval_loss"] == pytest.approx(min(losses), rel=1e-3)
+    assert min(losses) < losses[-1] / 2
+
+    # The unchanged script reads what is saved, and says the same.
+    flags_of_file = ["--test_file", str(tmp_path / "rows.csv"), "--bf16", "false"]
+    saved = ["--model_name_or_path", str(tmp_path / "out"), "--output_dir", str(tmp_path / "plain")]
+    bert.main(["--do_predict", *flags_of_file, *saved])
+    plain = pd.read_csv(tmp_path / "plain" / "predictions.tsv", sep="\t", dtype=str)
+    pd.testing.assert_frame_equal(plain, table)
+    before = load_file(sentiments / "model.safetensors")
+    after = load_file(tmp_path / "out" / "model.safetensors")
+    assert set(before) == set(after)
+    changed = {name for name in before if not np.array_equal(before[name], after[name])}
+    learnt = ("query.weight", "value.weight", "pooler.dense", "classifier")
+    assert changed == {name for name in before if any(part in name for part in learnt)}
+
+    # Stopped after three epochs and resumed, it ends where it would have.
+    file, out = str(tmp_path / "rows.csv"), str(tmp_path / "resumed")
+    flags += ["--train_file", file, "--validation_file", file, "--output_dir", out]
+    flags += ["--disable_tqdm", "true", "--bf16", "false"]
+    stopping = functools.partial(watched, more=[Stop])
+    monkeypatch.setattr(module, "build_trainer", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        module.main(flags)
+    monkeypatch.setattr(module, "build_trainer", watched)
+    module.main([*flags, "--resume_from_checkpoint", "last"])
+    resumed = load_file(tmp_path / "resumed" / "model.safetensors")
+    for name, tensor in after.items():
+        np.testing.assert_array_equal(resumed[name], tensor, err_msg=name)
 
 
 CAPITALS = [("Reise", "Journey"), ("reise", "journey"), ("MUT", "COURAGE"), ("mut", "Mood")]
@@ -181,15 +390,6 @@ def test_capital_letters(tmp_path, monkeypatch, capsys):
 
 
 # GPT-2
-
-
-def block_of(name, word):
-    """The block of Python in the folder's README that has this word in it."""
-    text = (SCRIPTS[name].parent / "README.md").read_text(encoding="utf-8")
-    (block,) = [
-        code for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if word in code
-    ]
-    return block
 
 
 def write_on(module, folder, *flags):
