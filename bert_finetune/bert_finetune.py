@@ -948,6 +948,7 @@ REMEDIES = {
     "executable batch size": "give a smaller --max_seq_length",
     "inline_container": "is the disk full?",
     "invalid device ordinal": "start one process for each GPU",
+    "to be installed": "pip install it",
 }
 SMOKE = {
     "learning_rate": 3e-3,

@@ -771,6 +771,7 @@ REMEDIES = {
     "executable batch size": "give a smaller --block_size",
     "inline_container": "is the disk full?",
     "invalid device ordinal": "start one process for each GPU",
+    "to be installed": "pip install it",
 }
 TINY_SIZE = {"n_positions": 64, "n_embd": 64, "n_layer": 2, "n_head": 4}
 TINY_SIZE |= dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)

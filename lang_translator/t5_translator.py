@@ -865,6 +865,7 @@ REMEDIES = {
     "executable batch size": "give a smaller --per_device_eval_batch_size",
     "inline_container": "is the disk full?",
     "invalid device ordinal": "start one process for each GPU",
+    "to be installed": "pip install it",
 }
 SMOKE = {
     "do_train": True,
