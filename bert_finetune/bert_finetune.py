@@ -34,7 +34,7 @@ BERT. On the way from texts to the loss:
 
     loss = mean over the batch of -log softmax(logits)[label]
 
-Read the recipe, `main`, then its parts in the order of the calls: data, model, training, results.
+Read `main`, then its parts in the order of the calls: data, model, training, results.
 "Speed" has what makes it faster, "Plumbing" reads flags and files and serves `main` alone.
 """
 

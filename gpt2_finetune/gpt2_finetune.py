@@ -28,15 +28,15 @@ position    1          2          3      4      5      6     7       8       9  
 input       The        lighthouse keeper climbs ninety steps every   evening .     <end>
 to predict  lighthouse keeper     climbs ninety steps  every evening .       <end>
 
-The loss is the mean over the T tokens to predict, in nats: -1/T times the sum over t of
-log p(token t | tokens 1 to t-1). Its exponential is the perplexity. The shapes on the way:
+The loss is the mean over the T tokens to predict, in nats: -1/T times the sum over t = 1 ... T of
+log p(token t+1 | tokens 1 to t). Its exponential is the perplexity. The shapes on the way:
 
 tokens     (tokens,)                          the whole text: integers in a file on the disk
 input_ids  (batch, block_size)                some of its blocks, and the labels in the same shape
 logits     (batch, block_size, vocabulary)    after each token, of the next one
 loss       ()
 
-Read the recipe, `main`, then what it calls, in that order: model, data, training, writing. Below
+Read `main`, then what it calls, in that order: model, data, training, writing. Below
 them stand "Speed", which changes no meaning of a result, and "Plumbing", which serves `main` alone.
 """
 
@@ -93,10 +93,10 @@ class ScriptArguments:
     smoke: bool = HfArg(default=False, help="Train a tiny model: no download, seconds.")
     model_name_or_path: str = HfArg(default="gpt2", help="Hub name or folder of any causal LM.")
     train_file: list[str] | None = HfArg(default=None, help="Files, or folders of .txt files.")
-    validation_file: list[str] | None = HfArg(default=None, help="Text to evaluate on; or else:")
-    validation_split_percentage: int = HfArg(default=10, help="So much of the training text.")
+    validation_file: list[str] | None = HfArg(default=None, help="Text to evaluate on.")
+    validation_split_percentage: int = HfArg(default=10, help="Without it: of the training text.")
     encoding: str = HfArg(default="utf-8-sig", help="Of the files; many under Windows: cp1252.")
-    text_column: str | None = HfArg(default=None, help="Of CSV, JSON lines, Parquet: documents.")
+    text_column: str | None = HfArg(default=None, help="Its column, in CSV, JSON lines, Parquet.")
     block_size: int = HfArg(default=1024, help="Tokens in a block, at most the model's context.")
     stride: int | None = HfArg(default=None, help="From a block's start to the next one's.")
     cache_dir: str = HfArg(default=f"{HF_ASSETS_CACHE}/gpt2_finetune", help="Of tokenized texts.")
@@ -109,9 +109,9 @@ class GenerationArguments:
     prompt: str = HfArg(default="The lighthouse keeper", help="Text that the model continues.")
     max_new_tokens: int = HfArg(default=50, help="Tokens of the continuation, at most.")
     num_return_sequences: int = HfArg(default=1, help="Continuations; several have to be drawn.")
-    temperature: float = HfArg(default=1.0, help="0: the likeliest text; above 1: an odd one.")
+    temperature: float = HfArg(default=1.0, help="0: always the likeliest token; above 1: odder.")
     top_k: int = HfArg(default=0, help="Draw among so many likeliest tokens; 0: among all.")
-    top_p: float = HfArg(default=0.95, help="Draw among tokens that have this share.")
+    top_p: float = HfArg(default=0.95, help="Draw among the likeliest that have this share.")
 
 
 @dataclass
@@ -124,7 +124,7 @@ class FineTuningArguments(transformers.TrainingArguments):
     warmup_steps: float = 0.1
     weight_decay: float = 0.1
     logging_steps: float = 0.05
-    # It hides a loss of NaN, and lets a GPU wait in every step.
+    # True would hide a loss of NaN, and let a GPU wait in every step.
     logging_nan_inf_filter: bool = False
     save_steps: float = 0.1
     save_total_limit: int = 1
@@ -141,8 +141,8 @@ def main(argv: list[str] | None = None) -> None:
     prepare(training_args, args.model_name_or_path)
     with training_args.main_process_first():
         if args.smoke:
-            texts = read_texts(args.train_file, "", args.encoding, args.text_column)
-            tokenizer, model = untrained(texts, n_positions=args.block_size)
+            corpus = read_texts(args.train_file, "", args.encoding, args.text_column)
+            tokenizer, model = untrained(corpus, n_positions=args.block_size)
         else:
             tokenizer, model = pretrained(args.model_name_or_path)
         datasets = load_datasets(args, training_args, tokenizer, context_size(model))
@@ -167,8 +167,8 @@ def untrained(
 ) -> tuple[GPT2Tokenizer, GPT2LMHeadModel]:
     """Return a vocabulary of the first 1,000 of these texts and a GPT-2 of random weights.
 
-    With a `vocab_size` of 257 every byte is a token. `size`: fields of `GPT2Config`, such as
-    `n_positions`, the tokens that the model reads at most; without them it is tiny, for --smoke.
+    With a `vocab_size` of 257 every byte is a token. `size`: fields of `GPT2Config` in place
+    of the tiny model's, such as `n_positions`, the tokens that it reads at most.
     """
     texts = islice(texts, 1000)
     tokenizer = GPT2Tokenizer().train_new_from_iterator(texts, vocab_size, show_progress=False)
@@ -221,7 +221,7 @@ def load_datasets(
         if not args.validation_file:
             cut = max(0, len(tokens) * (100 - args.validation_split_percentage) // 100)
             tokens = tokens[:cut] if split == "train" else tokens[cut:]
-        stride = (split == "train" and args.stride) or block_size
+        stride = block_size if split != "train" or args.stride is None else args.stride
         found = f"{len(tokens):,} tokens for {split}"
         if stride < 1 or not 1 < block_size <= len(tokens):
             raise InputError(f"{found}: no block of --block_size {block_size}, --stride {stride}")
@@ -243,6 +243,7 @@ def load_tokens(
     That file is made when it is missing, in constant memory. Every document (a file, or a row of a
     table's column) ends with the model's end-of-text token; within one a blank line is only text.
     """
+    # Read twice: to name the file by its contents, and to tokenize.
     read = partial(read_texts, paths, tokenizer.eos_token or "\n\n", encoding, column)
     digest = Hasher()
     for part in chain([tokenizer], read()):
@@ -536,9 +537,11 @@ def longest_copy(texts: list[str], parts: Iterable[str]) -> tuple[str, int]:
     longest, window = [], space
     overlap = max(map(len, texts)) + 2
     for part in chain(parts, [space]):
+        # With the end of the last part: a passage may cross from one to the next.
         window = re.sub(r"\s+", space, window[-overlap:] + part)
         for text in words:
             for start in range(len(text) - len(longest)):
+                # Only what would be longer than the longest, word by word.
                 end = start + len(longest) + 1
                 while end <= len(text) and space + space.join(text[start:end]) + space in window:
                     longest = text[start:end]

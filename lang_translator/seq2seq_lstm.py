@@ -49,7 +49,7 @@ In training the right tokens go in, not those that the model would write (teache
     attention weights a   (batch, target, source)
     logits                (batch, target, vocabulary)
 
-Read the recipe, `main`, then its parts: vocabulary, model, training, decoding. "Speed" has the
+Read `main`, then its parts: vocabulary, model, training, decoding. "Speed" has the
 search that `main` uses; flags, files and reporting come last, under "Plumbing".
 
 The flags; --no-... switches off:
@@ -66,8 +66,8 @@ The flags; --no-... switches off:
     learning_rate             step size of Adam
     label_smoothing_factor    probability that is spread over all tokens
     seed                      decides weights, order and dropout
-    smoke                     only try it: a tiny model, in seconds; always on the built-in pairs
-    do_train                  train; without any do_...: all that there is something for
+    smoke                     only try it: a tiny model, in seconds; the built-in pairs imply it
+    do_train                  train; without any do_... files and texts decide what is done
     do_eval                   score the test pairs, and show twenty
     do_predict                translate
     model_name_or_path        folder of a trained model, which keeps its own sizes
@@ -267,8 +267,8 @@ def new_translator(pairs: Pairs, **options) -> Translator:
     `options`: what shall be otherwise than in MODEL.
     """
     settings = MODEL | options
-    words = [settings.pop(name) for name in ("vocab_size", "max_seq_length")]
-    source, target = [train_tokenizer(texts, *words) for texts in zip(*pairs, strict=True)]
+    limits = [settings.pop(name) for name in ("vocab_size", "max_seq_length")]
+    source, target = [train_tokenizer(texts, *limits) for texts in zip(*pairs, strict=True)]
     settings["sizes"] = [source.get_vocab_size(), target.get_vocab_size()]
     return Translator(build_model(**settings), source, target, settings, [])
 
@@ -334,7 +334,7 @@ def build_encoder(
         h, c = layers.Concatenate()(states[::2]), layers.Concatenate()(states[1::2])
         encoded = [h, c, memory, mask]
     else:
-        # Reading backwards brings the first words close to where they are needed (section 3.3).
+        # Sutskever's section 3.3: read backwards, the first words come close to their use.
         lstm = layers.LSTM(hidden_size, go_backwards=True, return_state=True)
         _, *encoded = lstm(words, mask=mask)
     return keras.Model(source, encoded, name="encoder")
@@ -343,7 +343,7 @@ def build_encoder(
 def build_decoder(
     encoded: list[keras.KerasTensor], vocab_size: int, embedding_dim: int, dropout: float
 ) -> keras.Model:
-    """Build what writes: it is given the encoder's outputs and target ids (batch, length).
+    """Build what writes, given what `encoded` describes and target ids (batch, length).
 
     Its outputs: (batch, target, hidden), the state after them, h and c, and with attention its
     weights (batch, target, source).
@@ -354,7 +354,7 @@ def build_decoder(
     size = h.shape[-1]
     words = layers.Dropout(dropout)(layers.Embedding(vocab_size, embedding_dim)(target))
     lstm = layers.LSTM(size, return_sequences=True, return_state=True)
-    output, *outputs = lstm(words, initial_state=[h, c])
+    output, *rest = lstm(words, initial_state=[h, c])
     if seen:
         memory, mask = seen
         # h W of equation 8, scaled
@@ -364,9 +364,9 @@ def build_decoder(
         # (batch, target, 2 * hidden), for equation 5
         both = layers.Concatenate()([context, output])
         output = layers.Dense(size, "tanh", use_bias=False)(both)
-        outputs.append(weights)
-    outputs.insert(0, layers.Dropout(dropout)(output))
-    return keras.Model([*given, target], outputs, name="decoder")
+        rest.append(weights)
+    output = layers.Dropout(dropout)(output)
+    return keras.Model([*given, target], [output, *rest], name="decoder")
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Encoding]:

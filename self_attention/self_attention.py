@@ -29,9 +29,10 @@ python self_attention.py --text "Time flies fast" --causal --steps    # all numb
 python self_attention.py --num_heads 2 --plot attention.html          # a page: who looks at whom
 python self_attention.py --model_name_or_path FOLDER --layer 2        # a trained BERT's heads
 
-Read `main`, then the functions, which stand in the order in which they are called. "Speed" is the
-same once more for long texts; words, flags, files and errors come last, under "Plumbing". Only a
-trained model needs more packages: uv run --with safetensors --with tokenizers self_attention.py ...
+Read `main`, then the functions, which stand in the order in which they are called. "Speed", which
+`main` does not need, is the same for long texts; words, flags, files and errors come last, under
+"Plumbing". Only a trained model needs more packages:
+uv run --with safetensors --with tokenizers self_attention.py --model_name_or_path FOLDER
 """
 
 import argparse
@@ -135,7 +136,8 @@ def self_attention(
     The projections (dim, width) share their width among the heads: ValueError if they can't.
     biases: what is added to queries, keys and values, (3, width). mask: bool, broadcastable to
     (..., num_heads, words, words); for padding in a batch it is `is_word[:, None, None, :]`.
-    Returns output (..., words, width) and weights (..., num_heads, words, words).
+    True lets a word look. Returns output (..., words, width) and weights (..., num_heads, words,
+    words).
     """
     b_query, b_key, b_value = biases
     # Each (..., num_heads, words, width / num_heads).
@@ -400,7 +402,7 @@ def encoder_layer(
     # The fourth matrix, W_O.
     attended = linear(attended, arrays, f"{name}.attention.output.dense")
     x = layer_norm(x + attended, arrays, f"{name}.attention.output.LayerNorm", config)
-    # The feed-forward network: (words, 4 dim), and back.
+    # The feed-forward network: (words, intermediate_size), and back.
     hidden = gelu(linear(x, arrays, f"{name}.intermediate.dense"))
     hidden = linear(hidden, arrays, f"{name}.output.dense")
     return layer_norm(x + hidden, arrays, f"{name}.output.LayerNorm", config), weights
@@ -428,7 +430,7 @@ def layer_norm(x: Array, arrays: dict[str, Array], name: str, config: dict) -> A
 
 
 def gelu(x: Array) -> Array:
-    """Return x times the chance that a normal number is below x: Hendrycks & Gimpel 2016."""
+    """Return x times the chance that a standard normal is below x: Hendrycks & Gimpel 2016."""
     erf = np.vectorize(math.erf, otypes=[x.dtype])
     return x * (1 + erf(x / math.sqrt(2))) / 2
 

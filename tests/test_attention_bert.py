@@ -327,6 +327,8 @@ def spoil(folder, what: str) -> None:
     ],
 )
 def test_folders_that_hold_something_else_end_in_one_line(copy, what, words, run_as_main, capsys):
+    if what == "bfloat16" and "ml_dtypes" in sys.modules:
+        pytest.skip("NumPy knows bfloat16 where TensorFlow was imported")
     spoil(copy, what)
     assert run_as_main("self_attention", "--model_name_or_path", str(copy)) == 2
     output = capsys.readouterr()
