@@ -188,7 +188,7 @@ def load_splits(args: ScriptArguments, training_args: FineTuningArguments) -> di
 
 def joined(table: pd.DataFrame) -> pd.Series:
     """Return the texts of a table; those of pairs are put together."""
-    return table["text"] + "\n" + table.get("text_pair", "")
+    return (table["text"] + "\n" + table.get("text_pair", "")).str.strip()
 
 
 def hold_out(table: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -325,6 +325,7 @@ def pretrained(
         own = [config.id2label[number] for number in sorted(config.id2label)]
         trained = "BertForSequenceClassification" in (config.architectures or [])
         trained &= config.problem_type in (None, "single_label_classification")
+        trained &= len(own) > 1
         if classes is None and not trained:
             raise InputError("it has no trained classification head for single labels")
         kept = trained and set(classes or own) == set(own)
@@ -409,9 +410,9 @@ def build_trainer(
         raise InputError("--early_stopping_patience: give rows to evaluate on, and save epochs")
     if patience:
         trainer.add_callback(EarlyStoppingCallback(patience, early_stopping_threshold=1e-6))
-    if class_weights:
+    if class_weights and rows:
         counts = rows.labels.bincount(minlength=model.config.num_labels).to(args.device)
-        trainer.class_weights = len(rows) / counts.count_nonzero() / counts.clamp(min=1)
+        trainer.class_weights = len(rows) / (counts.count_nonzero() * counts.clamp(min=1))
     return trainer
 
 
@@ -427,7 +428,8 @@ def choose_schedule(args: TrainingArguments, rows: int) -> None:
         args.num_train_epochs = min(20, max(3, 6000 // max(1, rows)))
         if rows and args.max_steps <= 0:
             epochs = f"{args.num_train_epochs} epochs of {rows:,} rows"
-            print(f"{epochs} in batches of {args.train_batch_size}: few rows need many steps")
+            why = ": few rows need many steps" if args.num_train_epochs > 3 else ""
+            print(f"{epochs} in batches of {args.train_batch_size}{why}")
 
 
 class ClassificationTrainer(Trainer):
@@ -436,13 +438,16 @@ class ClassificationTrainer(Trainer):
     class_weights: torch.Tensor | None = None
 
     def compute_loss(self, model, inputs, return_outputs=False, **_):
-        """Return the mean cross-entropy; weights and label smoothing are for training alone."""
-        labels, options = inputs.pop("labels"), {}
+        """Return the mean cross-entropy; weights and label smoothing are for training alone.
+
+        PyTorch's own mean would divide by the weights of a batch, and so take them back.
+        """
+        labels, options = inputs.pop("labels"), {"reduction": "sum"}
         outputs = model(**inputs)
         if model.training:
             options["weight"] = self.class_weights
             options["label_smoothing"] = self.args.label_smoothing_factor
-        loss = cross_entropy(outputs["logits"].float(), labels, **options)
+        loss = cross_entropy(outputs["logits"].float(), labels, **options) / len(labels)
         return (loss, outputs) if return_outputs else loss
 
     def _determine_best_metric(self, metrics, trial):
@@ -731,10 +736,11 @@ def parse(argv: list[str] | None, *dataclasses: type) -> list:
     parser = HfArgumentParser(dataclasses, exit_on_error=False, **options)
     gpu, cpu = torch.accelerator.is_available(), torch.cpu.get_capabilities()
     bf16 = torch.cuda.is_bf16_supported(False) if gpu else cpu.get("avx512_bf16", False)
-    defaults = {"use_cpu": not gpu, "bf16": bf16 and "--fp16" not in argv}
-    defaults |= {"disable_tqdm": not sys.stderr.isatty()} | (SMOKE if "--smoke" in argv else {})
-    parser.set_defaults(**defaults)
+    parser.set_defaults(use_cpu=not gpu, disable_tqdm=not sys.stderr.isatty())
     try:
+        known, _ = parser.parse_known_args(argv)
+        defaults = {"bf16": bf16 and not known.fp16} | (SMOKE if known.smoke else {})
+        parser.set_defaults(**defaults)
         known, _ = parser.parse_known_args(argv)
         # Evaluate whenever a checkpoint is saved.
         if known.save_strategy != "best":
@@ -803,7 +809,7 @@ def load_table(path: str, args: ScriptArguments, split: str) -> pd.DataFrame:
     if split == "test" or not faults:
         return table
     found = f"{path}, counted as a spreadsheet does: {', '.join(faults)}"
-    if not args.skip_blank_rows:
+    if not args.skip_blank_rows or blank.any(axis=1).all():
         raise InputError(f"{found}: fill them, or leave them out with --skip_blank_rows")
     print(f"{found}: left out")
     return table[~blank.any(axis=1)]
@@ -876,7 +882,7 @@ def encoding_of(path: str | Path, encoding: str = "utf-8-sig") -> str:
 
 
 # What of a checkpoint is read: no weights in other formats.
-MODEL_FILES = ("*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors")
+MODEL_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "model.safetensors", "model-*.safetensors")
 # And what its HTTP library raises.
 HUB_ERRORS = (*HfHubHTTPError.__bases__, OSError)
 
@@ -935,16 +941,20 @@ def report(
     files = sorted(path for path in results.parent.iterdir() if path.is_file())
     print("Files:", *files, sep="\n  ")
     if args.push_to_hub:
-        upload_folder(repo_id=args.hub_model_id, folder_path=results.parent)
+        # No predictions, which may hold what is nobody else's business.
+        options = {"folder_path": results.parent, "allow_patterns": [*MODEL_FILES, "*.png"]}
+        upload_folder(repo_id=args.hub_model_id, **options)
         print(f"Uploaded to {args.hub_model_id}")
     print(f"Next:\n  python {shlex.quote(sys.argv[0])} {command}")
 
 
 # Flags that a prediction needs, too.
 NEXT = ("model_name_or_path", "text_column", "text_pair_column", "max_seq_length", "encoding")
-# The first word of what PyTorch says, and what helps.
+# What PyTorch says, and what helps.
+SMALLER = "give a smaller --per_device_train_batch_size (or --per_device_eval_batch_size)"
 REMEDIES = {
-    "memory": "give a smaller --per_device_train_batch_size (or --per_device_eval_batch_size)",
+    "out of memory": SMALLER,
+    "allocate memory": SMALLER,
     "executable batch size": "give a smaller --max_seq_length",
     "inline_container": "is the disk full?",
     "invalid device ordinal": "start one process for each GPU",
@@ -1045,7 +1055,8 @@ if __name__ == "__main__":
         print(f"error: interrupted: {remedy}", file=sys.stderr)
         sys.exit(130)
     except (InputError, ImportError, RuntimeError, SafetensorError, *HUB_ERRORS) as error:
-        remedies = [remedy for text, remedy in REMEDIES.items() if text in str(error)]
+        found = str(error) if isinstance(error, RuntimeError) else ""
+        remedies = [remedy for text, remedy in REMEDIES.items() if text in found]
         if isinstance(error, RuntimeError) and not remedies:
             # A bug.
             raise

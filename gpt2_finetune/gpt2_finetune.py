@@ -624,10 +624,11 @@ def parse(argv: list[str] | None, *dataclasses: type) -> list:
     parser = HfArgumentParser(dataclasses, exit_on_error=False, **options)
     gpu, cpu = torch.accelerator.is_available(), torch.cpu.get_capabilities()
     bf16 = torch.cuda.is_bf16_supported(False) if gpu else cpu.get("avx512_bf16", False)
-    defaults = {"use_cpu": not gpu, "bf16": bf16 and "--fp16" not in argv}
-    defaults |= {"disable_tqdm": not sys.stderr.isatty()} | (SMOKE if "--smoke" in argv else {})
-    parser.set_defaults(**defaults)
+    parser.set_defaults(use_cpu=not gpu, disable_tqdm=not sys.stderr.isatty())
     try:
+        known, _ = parser.parse_known_args(argv)
+        defaults = {"bf16": bf16 and not known.fp16} | (SMOKE if known.smoke else {})
+        parser.set_defaults(**defaults)
         known, _ = parser.parse_known_args(argv)
         # Evaluate whenever a checkpoint is saved.
         if known.save_strategy != "best":
@@ -687,7 +688,7 @@ def encoding_of(path: str | Path, encoding: str = "utf-8-sig") -> str:
 
 
 # What of a checkpoint is read: no weights in other formats.
-MODEL_FILES = ("*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors")
+MODEL_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "model.safetensors", "model-*.safetensors")
 # And what its HTTP library raises.
 HUB_ERRORS = (*HfHubHTTPError.__bases__, OSError)
 
@@ -763,14 +764,18 @@ def report(
     files = sorted(path for path in results.parent.iterdir() if path.is_file())
     print("Files:", *files, sep="\n  ")
     if args.push_to_hub:
-        upload_folder(repo_id=args.hub_model_id, folder_path=results.parent)
+        # No predictions, which may hold what is nobody else's business.
+        options = {"folder_path": results.parent, "allow_patterns": [*MODEL_FILES, "*.png"]}
+        upload_folder(repo_id=args.hub_model_id, **options)
         print(f"Uploaded to {args.hub_model_id}")
     print(f"Next:\n  python {shlex.quote(sys.argv[0])} {command}")
 
 
-# The first word of what PyTorch says, and what helps.
+# What PyTorch says, and what helps.
+SMALLER = "give a smaller --per_device_train_batch_size or --block_size"
 REMEDIES = {
-    "memory": "give a smaller --per_device_train_batch_size or --block_size",
+    "out of memory": SMALLER,
+    "allocate memory": SMALLER,
     "executable batch size": "give a smaller --block_size",
     "inline_container": "is the disk full?",
     "invalid device ordinal": "start one process for each GPU",
@@ -867,7 +872,8 @@ if __name__ == "__main__":
         print(f"error: interrupted: {remedy}", file=sys.stderr)
         sys.exit(130)
     except (InputError, ImportError, RuntimeError, SafetensorError, *HUB_ERRORS) as error:
-        remedies = [remedy for text, remedy in REMEDIES.items() if text in str(error)]
+        found = str(error) if isinstance(error, RuntimeError) else ""
+        remedies = [remedy for text, remedy in REMEDIES.items() if text in found]
         if isinstance(error, RuntimeError) and not remedies:
             # A bug.
             raise

@@ -148,8 +148,7 @@ def main(argv: list[str] | None = None) -> None:
     name, resume = args.model_name_or_path, training_args.resume_from_checkpoint
     prepare(training_args, name)
     pairs = load_pairs(args.train_file, args.validation_file, args.encoding)
-    names = ("source_lang", "target_lang", "source_prefix")
-    prompt = build_prompt(*(options[name] for name in names))
+    prompt = build_prompt(options["source_lang"], options["target_lang"], options["source_prefix"])
     tokenizer, model = tiny(pairs["train"], prompt) if args.smoke else pretrained(name)
     metrics = {}
     if training_args.do_train:
@@ -495,7 +494,8 @@ def generate(
         # input_ids and attention_mask: (batch, source)
         inputs = tokenizer.pad(batch, return_tensors="pt").to(model.device)
         limit = max_new_tokens or 2 * inputs.input_ids.shape[1] + 50
-        output = model.generate(**inputs, max_new_tokens=limit, use_cache=True, **search)
+        options = {"max_new_tokens": limit, "use_cache": True, "do_sample": False} | search
+        output = model.generate(**inputs, **options)
         # (batch, target), which starts with <pad>
         outputs += output[:, 1:].tolist()
     return outputs
@@ -523,10 +523,11 @@ def generate_faster(
 ) -> list[list[int]]:
     """Return what `generate` does, 1.6 times as fast on a CPU: rows of like length share a batch.
 
-    `batch_tokens`, padding included, is 4,096 on a CPU, else 32,768.
+    `batch_tokens`, padding included, is 4,096 on a CPU, else 32,768. Only translations that reach
+    the limit, which follows the batch, may differ.
     """
     batch_tokens = batch_tokens or (4096 if model.device.type == "cpu" else 32768)
-    if search.get("num_beams", 1) == 1 and not search.get("no_repeat_ngram_size"):
+    if search.get("num_beams", 1) == 1:
         search["custom_generate"] = greedy
     outputs = [[]] * len(rows)
     order = sorted(range(len(rows)), key=lambda number: -len(rows[number]))
@@ -557,10 +558,14 @@ def greedy(
     # One id ends a sentence, or several do.
     ends = input_ids.new_tensor([config.eos_token_id]).flatten()
     output = input_ids.new_full((len(mask), config.max_length), config.pad_token_id)
+    output[:, :1] = input_ids
     for step in range(1, config.max_length):
-        # logits: (left, 1, vocabulary). argmax would be far slower on a CPU.
-        logits = model(None, mask, tokens, None, (encoded,), cache).logits
-        tokens = logits[:, -1].max(-1, keepdim=True).indices
+        # logits: (left, vocabulary). argmax would be far slower on a CPU.
+        given = {"attention_mask": mask, "encoder_outputs": (encoded,), "past_key_values": cache}
+        logits = model(decoder_input_ids=tokens, **given).logits[:, -1]
+        # What the checkpoint asks for, such as a penalty of repetitions.
+        scores = state["logits_processor"](output[numbers, :step], logits)
+        tokens = scores.max(-1, keepdim=True).indices
         output[numbers, step] = tokens[:, 0]
         left = (~torch.isin(tokens[:, 0], ends)).nonzero()[:, 0]
         if not len(left):
@@ -614,7 +619,9 @@ def translate_file(args: ScriptArguments, run: Run, resume: bool) -> dict[str, f
     with whole_files(output.parent) as whole, open(whole / output.name, "wb") as joined:
         joined.writelines(file.read_bytes() for file in files)
     shutil.rmtree(folder, ignore_errors=True)
-    return score_and_sign(list(read_lines(args.output_file)), right) if right else {}
+    if not args.reference_file:
+        return {}
+    return score_and_sign(list(read_lines(args.output_file)), right)
 
 
 def json_rows(lines: list[str]) -> list[list[str]]:
@@ -673,10 +680,12 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
             args.text = SAMPLE_TEXTS
         else:
             args.input_file = "-"
+    texts = args.text or args.input_file
     mistakes = {
         "own pairs need --do_train": not training and (args.train_file or args.validation_file),
         "--text and --input_file exclude each other": args.text and args.input_file,
         "--reference_file needs --output_file": args.reference_file and not args.output_file,
+        "--output_file needs --text or --input_file": args.output_file and not texts,
         "several processes share a file, not a pipe": several and args.input_file == "-",
         "--num_beams is above 0": options.num_beams < 1,
         "--max_new_tokens is above 0": (options.max_new_tokens or 1) < 1,
@@ -693,7 +702,9 @@ def next_command(args: ScriptArguments, options: dict, training_args: FineTuning
         print("A tiny model was tried: its quality tells nothing about that of a real one")
     model = training_args.output_dir if training_args.do_train else args.model_name_or_path
     flags = {"model_name_or_path": model, "input_file": "FILE", "encoding": args.encoding} | options
-    return shlex.join(f"--{name}={value}" for name, value in flags.items() if value)
+    return shlex.join(
+        f"--{name}={value}" for name, value in flags.items() if value not in (None, 0)
+    )
 
 
 def warn(message: str) -> None:
@@ -711,10 +722,11 @@ def parse(argv: list[str] | None, *dataclasses: type) -> list:
     parser = HfArgumentParser(dataclasses, exit_on_error=False, **options)
     gpu, cpu = torch.accelerator.is_available(), torch.cpu.get_capabilities()
     bf16 = torch.cuda.is_bf16_supported(False) if gpu else cpu.get("avx512_bf16", False)
-    defaults = {"use_cpu": not gpu, "bf16": bf16 and "--fp16" not in argv}
-    defaults |= {"disable_tqdm": not sys.stderr.isatty()} | (SMOKE if "--smoke" in argv else {})
-    parser.set_defaults(**defaults)
+    parser.set_defaults(use_cpu=not gpu, disable_tqdm=not sys.stderr.isatty())
     try:
+        known, _ = parser.parse_known_args(argv)
+        defaults = {"bf16": bf16 and not known.fp16} | (SMOKE if known.smoke else {})
+        parser.set_defaults(**defaults)
         known, _ = parser.parse_known_args(argv)
         # Evaluate whenever a checkpoint is saved.
         if known.save_strategy != "best":
@@ -774,7 +786,7 @@ def encoding_of(path: str | Path, encoding: str = "utf-8-sig") -> str:
 
 
 # What of a checkpoint is read: no weights in other formats.
-MODEL_FILES = ("*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors")
+MODEL_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "model.safetensors", "model-*.safetensors")
 # And what its HTTP library raises.
 HUB_ERRORS = (*HfHubHTTPError.__bases__, OSError)
 
@@ -854,14 +866,18 @@ def report(
     files = sorted(path for path in results.parent.iterdir() if path.is_file())
     print("Files:", *files, sep="\n  ")
     if args.push_to_hub:
-        upload_folder(repo_id=args.hub_model_id, folder_path=results.parent)
+        # No predictions, which may hold what is nobody else's business.
+        options = {"folder_path": results.parent, "allow_patterns": [*MODEL_FILES, "*.png"]}
+        upload_folder(repo_id=args.hub_model_id, **options)
         print(f"Uploaded to {args.hub_model_id}")
     print(f"Next:\n  python {shlex.quote(sys.argv[0])} {command}")
 
 
 # What PyTorch says, and what helps.
+SMALLER = "give a smaller --per_device_train_batch_size or, to translate, --batch_tokens"
 REMEDIES = {
-    "memory": "give a smaller --per_device_train_batch_size or, to translate, --batch_tokens",
+    "out of memory": SMALLER,
+    "allocate memory": SMALLER,
     "executable batch size": "give a smaller --per_device_eval_batch_size",
     "inline_container": "is the disk full?",
     "invalid device ordinal": "start one process for each GPU",
@@ -920,7 +936,8 @@ if __name__ == "__main__":
         print(f"error: interrupted: {remedy}", file=sys.stderr)
         sys.exit(130)
     except (InputError, ImportError, RuntimeError, SafetensorError, *HUB_ERRORS) as error:
-        remedies = [remedy for text, remedy in REMEDIES.items() if text in str(error)]
+        found = str(error) if isinstance(error, RuntimeError) else ""
+        remedies = [remedy for text, remedy in REMEDIES.items() if text in found]
         # A bug.
         if isinstance(error, RuntimeError) and not remedies:
             raise

@@ -837,6 +837,37 @@ def test_early_stopping_ends_after_so_many_epochs_without_a_better_one(tmp_path)
             bert.main([*wrong, "--early_stopping_patience", "2"])
 
 
+def test_balanced_weights_hold_in_batches_without_the_rare_class(tokenizer, tmp_path):
+    """Over all batches of few rows, the gradients of both classes' scores are of one size."""
+    labels = [0] * 60 + [1] * 4
+    texts = [f"{TEXTS[0]} {number}" for number in range(64)]
+    rows = bert.TextClassificationDataset(texts, tokenizer, labels=labels, max_seq_length=16)
+    args = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True)
+    model = tiny_model(tokenizer).train()
+    trainer = bert.build_trainer(model, tokenizer, args, {"train": rows}, "balanced")
+    pull = [0.0, 0.0]
+    for start in range(0, 64, 8):
+        wanted = torch.tensor(labels[start : start + 8])
+        logits = torch.zeros(8, 2, requires_grad=True)
+        stand_in = lambda logits=logits, **_: {"logits": logits}  # noqa: E731
+        stand_in.training = True
+        trainer.compute_loss(stand_in, {"labels": wanted}).backward()
+        for label in (0, 1):
+            pull[label] += logits.grad[wanted == label].abs().sum().item()
+    assert pull[0] == pytest.approx(pull[1], rel=1e-5)
+
+
+def test_a_model_of_one_score_is_no_classifier(tokenizer, tmp_path):
+    model = tiny_model(tokenizer)
+    config = transformers.BertConfig(**model.config.to_dict() | {"num_labels": 1})
+    one = BertForSequenceClassification(config)
+    assert one.config.num_labels == 1
+    for part in (one, tokenizer):
+        part.save_pretrained(tmp_path)
+    with pytest.raises(bert.InputError, match="no trained classification head"):
+        bert.pretrained(str(tmp_path))
+
+
 # Few rows
 
 
@@ -848,7 +879,9 @@ def test_few_rows_get_many_steps_unless_the_flags_say_otherwise(rows, epochs, ba
     _, args = bert.parse_arguments([])
     bert.choose_schedule(args, rows)
     assert (args.num_train_epochs, args.per_device_train_batch_size) == (epochs, batch)
-    assert f"{epochs} epochs of {rows:,} rows in batches of {batch}: " in capsys.readouterr().out
+    found = capsys.readouterr().out
+    assert f"{epochs} epochs of {rows:,} rows in batches of {batch}" in found
+    assert ("few rows need many steps" in found) == (rows < 1999)
     flags = ["--num_train_epochs", "2.5", "--per_device_train_batch_size", "7"]
     _, args = bert.parse_arguments(flags)
     bert.choose_schedule(args, rows)

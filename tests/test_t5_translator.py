@@ -194,6 +194,16 @@ def test_the_fast_way_equals_the_plain_one(model, tokenizer, search, monkeypatch
     assert fast == plain and len(set(plain)) > 5
 
 
+@pytest.mark.parametrize(
+    "asked", [{"repetition_penalty": 3.0}, {"min_length": 6}, {"do_sample": True}]
+)
+def test_the_fast_way_does_what_the_checkpoint_asks_for(model, tokenizer, asked, monkeypatch):
+    for name, value in asked.items():
+        monkeypatch.setattr(model.generation_config, name, value)
+    plain = t5.translate(TEXTS, model, tokenizer, fast=False)
+    assert t5.translate(TEXTS, model, tokenizer) == plain
+
+
 def test_limit_follows_the_source(model, tokenizer):
     assert t5.translate(TEXTS[1:2], model, tokenizer) == one_by_one(TEXTS[1:2], model, tokenizer)
 
@@ -1120,6 +1130,27 @@ def test_all_faults_of_a_table_are_in_one_message(name, text, places, tmp_path):
     (tmp_path / name).write_text(text)
     with pytest.raises(t5.InputError, match=f"a.[a-z]+, {places}"):
         t5.read_pairs(str(tmp_path / name))
+
+
+def test_a_model_without_a_prompt_goes_on_without_one():
+    flags = ["--do_train", "--source_prefix", "", "--no_repeat_ngram_size", "0"]
+    found = shlex.split(t5.next_command(*t5.parse_arguments(flags)))
+    assert "--source_prefix=" in found and "--no_repeat_ngram_size=0" not in found
+
+
+def test_an_output_file_without_texts_is_refused_before_a_training(capfd, tmp_path):
+    flags = ("--smoke", "--output_dir", tmp_path / "out", "--output_file", tmp_path / "o.txt")
+    status, _, err = run(capfd, *flags)
+    assert status == 2 and "--output_file needs --text or --input_file" in err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("false", [["--smoke", "false"], ["--smoke=False"]])
+def test_a_smoke_that_is_switched_off_is_none(false):
+    args, _, training_args = t5.parse_arguments([*false, "--text", "a"])
+    assert not args.smoke and not training_args.do_train and training_args.max_steps < 0
+    args, _, training_args = t5.parse_arguments(["--smoke=true", "--text", "a"])
+    assert args.smoke and training_args.do_train and not training_args.bf16
 
 
 def test_next_command_works_as_printed_and_smoke_says_what_it_is(tmp_path, capfd, monkeypatch):
