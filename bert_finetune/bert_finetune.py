@@ -314,20 +314,21 @@ def pretrained(
         config = AutoConfig.from_pretrained(folder)
         if config.model_type != "bert":
             raise InputError(f"it is a {config.model_type} model, and no BERT")
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-        # From vocab.txt alone, as older folders have it, the library would make letters small.
-        if sum(map(str.istitle, tokenizer.get_vocab())) > len(tokenizer) / 100:
-            tokenizer = AutoTokenizer.from_pretrained(folder, do_lower_case=False)
-        if not config.vocab_size / 2 < len(tokenizer) <= config.vocab_size:
-            raise InputError(f"the tokenizer knows {len(tokenizer)} of {config.vocab_size} tokens")
-        if not tokenizer.is_fast:
-            raise InputError("its tokenizer cannot tell which texts are cut")
         own = [config.id2label[number] for number in sorted(config.id2label)]
         trained = "BertForSequenceClassification" in (config.architectures or [])
         trained &= config.problem_type in (None, "single_label_classification")
         trained &= len(own) > 1
         if classes is None and not trained:
             raise InputError("it has no trained classification head for single labels")
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        # From vocab.txt alone, as older folders have it, the library would make letters small.
+        if sum(map(str.istitle, tokenizer.get_vocab())) > len(tokenizer) / 100:
+            tokenizer = AutoTokenizer.from_pretrained(folder, do_lower_case=False)
+        if not config.vocab_size / 2 < len(tokenizer) <= config.vocab_size:
+            known = f"{len(tokenizer)} of {config.vocab_size}"
+            raise InputError(f"the tokenizer knows {known} tokens: is a file missing?")
+        if not tokenizer.is_fast:
+            raise InputError("its tokenizer cannot tell which texts are cut")
         kept = trained and set(classes or own) == set(own)
         if trained and not kept:
             print(f"A new classification head: the {len(own)} classes of {name} are others")

@@ -336,13 +336,13 @@ ROWS = [
     (
         "t5_translator",
         "--do_train --train_file ragged.tsv",
-        r"ragged\.tsv, row 2: 1 of 2 rows .*as many columns.*: give SOURCE and TARGET",
+        r"ragged\.tsv, row 2: 1 of 2 rows .*other columns.*: give SOURCE and TARGET",
     ),
     ("t5_translator", "--do_train --train_file one.tsv", r"one\.tsv, row 1, 2: 2 of 2 rows"),
     (
         "t5_translator",
         "--do_train --train_file blank.tsv",
-        r"blank\.tsv, row 2: 1 of 2 rows have a blank text",
+        r"blank\.tsv, row 2: 1 of 2 rows lack a text",
     ),
     (
         "t5_translator",
@@ -418,7 +418,7 @@ ROWS = [
     (
         "seq2seq_lstm",
         "--train_file blank.tsv",
-        r"blank\.tsv, row 2: 1 of 2 rows have a blank text",
+        r"blank\.tsv, row 2: 1 of 2 rows lack a text",
     ),
     ("seq2seq_lstm", "--train_file hole.tsv", r"hole\.tsv, row 2: 1 of 3 rows"),
     (

@@ -806,8 +806,10 @@ def test_a_push_uploads_pictures_and_no_pickle(as_user, hub, monkeypatch, tmp_pa
     def create(name, **options):
         return SimpleNamespace(repo_id=f"someone/{name}")
 
-    def upload(repo_id, folder_path, **options):
-        sent.append((repo_id, {path.name for path in Path(folder_path).iterdir()}))
+    def upload(repo_id, folder_path, allow_patterns):
+        there = [path.name for path in Path(folder_path).iterdir() if path.is_file()]
+        chosen = huggingface_hub.utils.filter_repo_objects(there, allow_patterns=allow_patterns)
+        sent.append((repo_id, set(chosen)))
 
     monkeypatch.setattr(huggingface_hub, "create_repo", create)
     monkeypatch.setattr(huggingface_hub, "upload_folder", upload)
@@ -818,7 +820,10 @@ def test_a_push_uploads_pictures_and_no_pickle(as_user, hub, monkeypatch, tmp_pa
     ((name, files),) = sent
     assert name == "someone/bert_finetune" and f"Uploaded to {name}" in output
     assert {"model.safetensors", "training_curve.png", "confusion_matrix.png"} <= files
-    assert not any(file.endswith((".bin", ".pt")) or "checkpoint" in file for file in files)
+    assert "tokenizer.json" in files and "all_results.json" in files
+    # Neither pickles nor the texts of the rows that were predicted.
+    assert not any(file.endswith((".bin", ".pt", ".tsv")) for file in files)
+    assert Path("outputs/bert_finetune/predictions.tsv").exists()
 
 
 def test_parquet_on_the_hub_is_read_and_without_a_network_ends_in_one_line(
