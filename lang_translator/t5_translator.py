@@ -802,6 +802,8 @@ def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model
     except (ImportError, ValueError, *HUB_ERRORS) as error:
         unreachable = error
     options = {"allow_patterns": files, "local_files_only": unreachable is not None}
+    # Sub-folders hold other formats.
+    options["ignore_patterns"] = "*/*" if repo_type == "model" else None
     try:
         folder = snapshot_download(name, repo_type=repo_type, **options)
     except (RuntimeError, ValueError, *HUB_ERRORS) as error:
