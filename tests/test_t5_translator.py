@@ -1132,6 +1132,14 @@ def test_all_faults_of_a_table_are_in_one_message(name, text, places, tmp_path):
         t5.read_pairs(str(tmp_path / name))
 
 
+def test_an_empty_file_of_references_is_no_score(folder, tmp_path, capfd):
+    (tmp_path / "right.txt").write_text("")
+    flags = ("--model_name_or_path", folder, "--text", "Water.", "--max_new_tokens", "3")
+    flags += ("--output_file", tmp_path / "o.txt", "--reference_file", tmp_path / "right.txt")
+    status, _, err = run(capfd, *flags)
+    assert status == 2 and "0 references for 1 translations" in err
+
+
 def test_a_model_without_a_prompt_goes_on_without_one():
     flags = ["--do_train", "--source_prefix", "", "--no_repeat_ngram_size", "0"]
     found = shlex.split(t5.next_command(*t5.parse_arguments(flags)))
