@@ -847,6 +847,7 @@ def test_parquet_on_the_hub_is_read_and_without_a_network_ends_in_one_line(
     assert re.search(r"(?i)connect|refused|glue", line), line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("repo", FAMILY)
 def test_relatives_of_t5(repo, as_user, hub, tmp_path):
     """Each translates, learns and translates again; a tag before the text is a token, and `</s>` in it is text."""
