@@ -183,7 +183,7 @@ ROWS = [
         r".*nowhere",
     ),
     ("bert_finetune", "--model_name_or_path a/b/c", r"cannot download a/b/c"),
-    ("bert_finetune", "--smoke --train_file out/of/memory.csv", r".*memory\.csv'$"),
+    ("bert_finetune", "--smoke --train_file inline_container.csv", r".*container\.csv'$"),
     ("bert_finetune", "--smoke --report_to dvclive", r".*dvclive to be installed.*pip install"),
     (
         "bert_finetune",
