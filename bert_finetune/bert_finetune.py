@@ -127,14 +127,14 @@ class FineTuningArguments(TrainingArguments):
     learning_rate: float = 5e-5
     warmup_steps: float = 0.1
     logging_steps: float = 0.05
-    # It hides a loss of NaN, and lets a GPU wait every step.
+    # True would hide a loss of NaN, and let a GPU wait in every step.
     logging_nan_inf_filter: bool = False
     save_strategy: str = "epoch"
     save_total_limit: int = 1
     eval_strategy: str = "epoch"
     load_best_model_at_end: bool = True
     metric_for_best_model: Literal["accuracy", "f1_macro", "loss"] = "accuracy"
-    # Evaluations in a row without a better one.
+    # Stop after so many evaluations in a row without a better one.
     early_stopping_patience: int | None = None
 
 
@@ -618,7 +618,7 @@ def next_command(args: ScriptArguments) -> str:
     if args.smoke and args.train_file:
         print("A tiny model was tried: its quality tells nothing about that of a real one")
     flags = ["--do_predict", "--test_file", "FILE"]
-    for name in NEXT:
+    for name in PREDICTION_FLAGS:
         value = str(getattr(args, name))
         if value != str(getattr(ScriptArguments, name)):
             flags += [f"--{name}", value]
@@ -951,8 +951,9 @@ def report(
     print(f"Next:\n  python {shlex.quote(sys.argv[0])} {command}")
 
 
-# Flags that a prediction needs, too.
-NEXT = ("model_name_or_path", "text_column", "text_pair_column", "max_seq_length", "encoding")
+# What of the flags of a training a prediction needs, too.
+PREDICTION_FLAGS = ("model_name_or_path", "text_column", "text_pair_column", "max_seq_length")
+PREDICTION_FLAGS += ("encoding",)
 # What PyTorch says, and what helps.
 SMALLER = "give a smaller --per_device_train_batch_size (or --per_device_eval_batch_size)"
 REMEDIES = {

@@ -108,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
     workers = args.preprocessing_num_workers
     for name, split in splits.items():
         tokenized = tokenize_pairs(split, tokenizer, args.max_seq_length, workers)
-        show_losses(name, tokenized, tokenizer, args.max_seq_length)
+        show_cut_and_unknown(name, tokenized, tokenizer, args.max_seq_length)
         batches = collate(tokenized, tokenizer, args.batch_size)
         shapes = {key: tuple(tensor.shape) for key, tensor in batches[0].items()}
         print(f"{name}: {len(batches)} batches, the first: {shapes}")
@@ -278,7 +278,7 @@ def tokenize_pairs(
     return split.map(tokenize, batched=True, remove_columns=COLUMNS[:2], **options)
 
 
-def show_losses(
+def show_cut_and_unknown(
     title: str, tokenized: Dataset, tokenizer: PreTrainedTokenizerBase, max_seq_length: int
 ) -> None:
     """Print how many pairs may be cut and how many tokens are unknown: no tensor shows it."""

@@ -131,7 +131,7 @@ class FineTuningArguments(transformers.TrainingArguments):
     eval_strategy: str = "steps"
     eval_on_start: bool = True
     load_best_model_at_end: bool = True
-    # Evaluations in a row without a lower loss.
+    # Stop after so many evaluations in a row without a lower loss.
     early_stopping_patience: int | None = None
 
 

@@ -773,6 +773,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     defaults = MODEL | vars(Recipe()) | RUN | {"bf16": has_bf16()}
     parser = argparse.ArgumentParser(usage=f"%(prog)s [flags]\n\n{about}")
     parser.error = refuse
+    # The flags are those of the docstring, their types those of their defaults.
     for name, text in re.findall(r"    (\w+) +(.*)", flags):
         default = defaults.get(name, "")
         how = {"type": type(default)}

@@ -132,13 +132,13 @@ class FineTuningArguments(transformers.Seq2SeqTrainingArguments):
     learning_rate: float = 3e-4
     warmup_steps: float = 0.1
     logging_steps: float = 0.05
-    # This would hide a loss of NaN, and let a GPU wait every step.
+    # True would hide a loss of NaN, and let a GPU wait in every step.
     logging_nan_inf_filter: bool = False
     save_strategy: str = "epoch"
     save_total_limit: int = 1
     eval_strategy: str = "epoch"
     load_best_model_at_end: bool = True
-    # Evaluations in a row without a lower loss.
+    # Stop after so many evaluations in a row without a lower loss.
     early_stopping_patience: int | None = None
 
 
@@ -595,7 +595,7 @@ def translate_to_screen(path: str, encoding: str, run: Run) -> None:
         print(*run(texts), sep="\n", flush=True)
 
 
-def translate_file(args: ScriptArguments, run: Run, resume: bool) -> dict[str, float]:
+def translate_file(args: ScriptArguments, run: Run, resume: str | None) -> dict[str, float]:
     """Translate into `output_file`, which appears when it is complete; return its scores.
 
     Until then finished windows wait in a hidden folder, named after flags and texts. To `resume`

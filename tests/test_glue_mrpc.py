@@ -669,7 +669,7 @@ def test_functions_leave_no_traces_in_a_callers_process(script, vocabulary_folde
     script.pretrained_tokenizer(str(vocabulary_folder))
     script.show_tokens(own, splits["train"][0])
     tokenized = script.tokenize_pairs(splits["train"], own, 6, 2)
-    script.show_losses("train", tokenized, own, 6)
+    script.show_cut_and_unknown("train", tokenized, own, 6)
     tensors = {"train": script.join(script.collate(tokenized, own, 2), own)}
     figures = {"train": script.measure(tensors["train"], 2, 6)}
     picture = script.draw_lengths(tensors, figures)
