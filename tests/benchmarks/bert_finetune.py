@@ -64,7 +64,7 @@ SIDES = {"usual": "usual", "best": "best alternative", "ours": "bert_finetune.py
 def trainer_of(side: str, options, tables: dict, folder: str) -> Trainer:
     """Trainer of the script ("ours"), of the usual way or of the library's best for the same rows."""
     flags = "--save_strategy no --logging_strategy no --disable_tqdm true --num_train_epochs 1"
-    flags += " --learning_rate 1e-4"
+    flags += " --learning_rate 1e-4 --per_device_train_batch_size 32"
     _, training_args = script.parse_arguments(["--output_dir", folder, *flags.split()])
     set_seed(0)
     tokenizer, model = script.pretrained(
@@ -178,7 +178,7 @@ def measure_memory(options) -> None:
     labels = table["label"].astype(int).tolist()
     dataset = script.TextClassificationDataset(table["text"].tolist(), tokenizer, labels=labels)
     seconds = time.perf_counter() - start
-    iter(script.ShuffledBatchesSampler(32, dataset.lengths, seed=0))
+    iter(script.ShuffledBatchesSampler(32, dataset.lengths, seed=0, epoch=lambda: 0))
     print(
         f"{len(dataset):,} sentences tokenized in {seconds:.0f} s; peak memory of the process",
         end=" ",

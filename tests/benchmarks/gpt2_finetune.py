@@ -118,7 +118,7 @@ def build(side: str, options, folder: str):
     validation = script.TextDataset(tokens[cut:], options.block_size)
     set_seed(0)
     model = GPT2LMHeadModel(GPT2Config())
-    flags = "--save_strategy no --logging_strategy no --disable_tqdm true"
+    flags = "--save_strategy no --eval_on_start false --logging_strategy no --disable_tqdm true"
     flags += f" --warmup_steps 0 --lr_scheduler_type constant --max_steps {options.steps}"
     flags += f" --per_device_train_batch_size {options.batch_size} --output_dir {folder}"
     flags += " --bf16 false" if side == FP32 else ""

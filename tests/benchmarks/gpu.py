@@ -220,6 +220,7 @@ def measure_gpt2(tiny: bool) -> None:
 
     def arguments(batch, *flags):
         recipe = ["--warmup_steps", "0", "--lr_scheduler_type", "constant"]
+        recipe += ["--eval_on_start", "false"]
         recipe += ["--max_steps", str(steps), "--per_device_train_batch_size", str(batch)]
         return parse(gpt2, *recipe, *flags)
 
