@@ -15,7 +15,7 @@
 # ]
 # ///
 # SPDX-License-Identifier: MIT
-# Copyright 2026 The Transformer & Sequence Model Showcase authors. Version 2026-11-27
+# Copyright 2026 The Transformer & Sequence Model Showcase authors. Version 2026-11-28
 """Fine-tune BERT for sequence classification, on the built-in sentences or on your own texts.
 
 python bert_finetune.py --smoke                                       # seconds, no download
@@ -56,7 +56,7 @@ import tempfile
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -158,7 +158,7 @@ def main(argv: list[str] | None = None) -> None:
     if "validation" in datasets:
         metrics |= evaluate(trainer, datasets["validation"], tables["validation"]["text"])
     if args.baseline and "validation" in tables and 1 < len(classes or []) <= 300:
-        metrics |= compare_with_baseline(tables, metrics["eval_accuracy"])
+        metrics |= compare_with_baseline(tables, metrics["eval_accuracy"], args.class_weights)
     if "test" in datasets:
         metrics |= write_predictions(trainer, datasets["test"], tables["test"])
     if trainer.is_world_process_zero():
@@ -282,10 +282,10 @@ def build_datasets(
         dataset = TextClassificationDataset(texts, tokenizer, pairs, numbers, max_length)
         print(f"{split}: {len(texts):,} rows, {dataset.cut:,} of them cut to {max_length} tokens")
         leaks = joined(table).isin(known).sum()
+        if leaks:
+            print(f"{split}: {leaks:,} of {len(texts):,} rows also stand in training")
         if split == "train":
             known = joined(table)
-        elif leaks:
-            print(f"{split}: {leaks:,} of {len(texts):,} rows also stand in training")
         if dataset.unknown > 0.05:
             print(f"warning: {split}: this model does not know {dataset.unknown:.0%} of the tokens")
         datasets[split] = dataset
@@ -463,7 +463,9 @@ class ClassificationTrainer(Trainer):
             return super()._get_train_sampler(*datasets)
         rows_per_step = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
         seed = args.seed if args.data_seed is None else args.data_seed
-        return ShuffledBatchesSampler(rows_per_step, self.train_dataset.lengths, seed)
+        # `set_epoch` does not reach every sampler of a run that several processes resume.
+        options = {"seed": seed, "epoch": lambda: int(self.state.epoch or 0)}
+        return ShuffledBatchesSampler(rows_per_step, self.train_dataset.lengths, **options)
 
 
 def accuracy_and_f1(labels: Sequence, predicted: Sequence, prefix: str = "") -> dict[str, float]:
@@ -486,7 +488,7 @@ def train(trainer: Trainer) -> dict[str, float]:
             trainer.save_model(folder)
             # It is a pickle, no part of the model.
             (folder / "training_args.bin").unlink(missing_ok=True)
-            # Safetensors hides its files from everybody else.
+            # Safetensors makes its files readable by their owner alone.
             for weights in folder.glob("*.safetensors"):
                 shutil.copymode(folder / "config.json", weights)
             curve = draw_training_curve(trainer.state.log_history)
@@ -525,6 +527,8 @@ def evaluate(
     frequent = dict(Counter([*labels, *predicted, *probabilities]).most_common(30))
     names = [name for name in probabilities if name in frequent]
     figure = Figure(figsize=2 * [2 + 0.7 * len(names)], layout="constrained")
+    if len(names) < len(probabilities.columns):
+        figure.suptitle(f"The {len(names)} most frequent classes of {len(probabilities.columns)}")
     ConfusionMatrixDisplay.from_predictions(
         labels,
         predicted,
@@ -550,9 +554,12 @@ def evaluate(
 MORE_TRAINING = "try --num_train_epochs 20 --learning_rate 1e-4 with the other flags as they are"
 
 
-def compare_with_baseline(tables: dict[str, pd.DataFrame], accuracy: float) -> dict[str, float]:
+def compare_with_baseline(
+    tables: dict[str, pd.DataFrame], accuracy: float, class_weight: str | None = None
+) -> dict[str, float]:
     """Train TF-IDF with logistic regression on the same rows; print and return how good it is.
 
+    A labelled test file, which chose nothing, tells more than the rows of the validation.
     Both accuracies have the 95 % interval of E. B. Wilson (1927), https://doi.org/10.2307/2276774.
     """
     texts, validation = joined(tables["train"]), tables["validation"]
@@ -560,11 +567,12 @@ def compare_with_baseline(tables: dict[str, pd.DataFrame], accuracy: float) -> d
     # Chinese, Thai: no spaces between words.
     if texts.str.len().sum() > 20 * texts.str.count(r"\s+").sum():
         words = {"analyzer": "char", "ngram_range": (1, 3)}
-    model = make_pipeline(TfidfVectorizer(**words), LogisticRegression(max_iter=1000))
+    classifier = LogisticRegression(max_iter=1000, class_weight=class_weight)
+    model = make_pipeline(TfidfVectorizer(**words), classifier)
     predicted = model.fit(texts, tables["train"]["label"]).predict(joined(validation))
     metrics = accuracy_and_f1(validation["label"], predicted, "baseline_")
     baseline, rows = metrics["baseline_accuracy"], len(validation)
-    print(f"Accuracy of {rows:,} rows, with 95 % intervals:")
+    print(f"Accuracy of {rows:,} rows, which chose BERT's epoch, with 95 % intervals:")
     for name, share in (("TF-IDF", baseline), ("BERT", accuracy)):
         interval = binomtest(round(share * rows), rows).proportion_ci(method="wilson")
         print(f"  {name} {share:.3f} ({interval.low:.3f} to {interval.high:.3f})")
@@ -593,14 +601,18 @@ def write_predictions(
 ) -> dict[str, float]:
     """Write predictions.tsv, a row per row of the table; return the metrics.
 
-    Columns: those of the table, the likeliest label and its probability, then the probability of
-    each class. A blank text has none. Rows that have a label are scored.
+    Columns: those of the table (its label as `true_label`), the likeliest label, its probability,
+    then that of each class. A blank text has none. Rows that have a label are scored.
     """
     predicted, probabilities, metrics = predict(trainer, dataset)
     table = table.reset_index(drop=True)
     labels, blank = table.pop("label"), table["text"] == ""
-    scored = labels.isin(probabilities.columns)
+    scored = labels.isin(probabilities.columns) & ~blank
     print(f"test: {blank.sum():,} rows have no text: no prediction; {scored.sum():,} are scored")
+    if scored.any():
+        metrics |= accuracy_and_f1(labels[scored], predicted[scored], "test_")
+    if (labels != "").any():
+        table["true_label"] = labels
     columns = pd.DataFrame({"label": predicted, "probability": probabilities.max(axis=1)})
     columns = pd.concat([columns, probabilities], axis=1).round(6)
     table = pd.concat([table, columns[~blank]], axis=1).replace(r"[\t\r\n]+", " ", regex=True)
@@ -608,8 +620,6 @@ def write_predictions(
     with whole_files(trainer.args.output_dir) as folder:
         file = folder / "predictions.tsv"
         table.to_csv(file, sep="\t", index=False, quoting=csv.QUOTE_NONE)
-    if scored.any():
-        metrics |= accuracy_and_f1(labels[scored], predicted[scored], "test_")
     return metrics
 
 
@@ -645,20 +655,18 @@ class ShuffledBatchesSampler(Sampler):
 
     Windows of 100 batches are sorted by length and cut into batches, which are then shuffled.
     Seed and epoch alone decide the order, so that a resumed run repeats it. The library's own
-    grouping would look at the padded length. `lengths`: tokens of each row, int64 (rows,).
+    grouping would look at the padded length. `lengths`: tokens of each row, int64 (rows,);
+    `epoch` tells the number of the epoch.
     """
 
-    def __init__(self, batch_size: int, lengths: torch.Tensor, seed: int):
-        self.batch_size, self.lengths, self.seed, self.epoch = batch_size, lengths, seed, 0
+    def __init__(self, batch_size: int, lengths: torch.Tensor, seed: int, epoch: Callable[[], int]):
+        self.batch_size, self.lengths, self.seed, self.epoch = batch_size, lengths, seed, epoch
 
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed * 1000 + self.epoch)
+        generator = torch.Generator().manual_seed(self.seed * 1000 + self.epoch())
         batches, order = [], torch.randperm(len(self), generator=generator)
         for window in order.split(100 * self.batch_size):
             rows = window[self.lengths[window].argsort(stable=True)]
@@ -678,7 +686,7 @@ def faster_dropout(model: PreTrainedModel) -> Iterator[None]:
         drops = any(module.p for module in model.modules() if isinstance(module, torch.nn.Dropout))
         if drops and model.device.type == "cpu":
             torch.nn.functional.dropout = fast_dropout
-            # It calls that function; PyTorch's own attention does not.
+            # Eager attention calls that function; PyTorch's own does not.
             model.set_attn_implementation("eager")
         yield
     finally:
@@ -730,7 +738,8 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, FineTuning
 def parse(argv: list[str] | None, *dataclasses: type) -> list:
     """Parse flags into dataclasses, with defaults for this machine and for --smoke."""
     argv = sys.argv[1:] if argv is None else argv
-    options = {"usage": f"%(prog)s [flags]\n\n{__doc__}", "allow_abbrev": False}
+    options = {"usage": f"%(prog)s [flags]\n\n{__doc__}"}
+    # Not for `--help all`.
     if "all" not in argv and not {"-h", "--help"}.isdisjoint(argv):
         more = "All flags of transformers.TrainingArguments work, too: --help all shows them."
         HfArgumentParser(dataclasses[:-1], epilog=more, **options).parse_args(["-h"])
@@ -756,28 +765,30 @@ def parse(argv: list[str] | None, *dataclasses: type) -> list:
 
 
 def prepare(args: transformers.TrainingArguments, model: str) -> None:
-    """Set up this process, and the output folder: without a training it is the model's."""
+    """Set up this process; without a training the output folder is the model's, or named so."""
     transformers.set_seed(args.seed)
     transformers.logging.set_verbosity_error()
     # Bars of loading and saving, not those of downloads, which that silences, too.
     transformers.logging.disable_progress_bar()
     enable_progress_bars()
-    # glibc would map large tensors anew (-4) and give freed memory back (-1): more to clear.
-    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
+    # glibc would map large tensors anew (M_MMAP_MAX is -4) and give freed memory back
+    # (M_TRIM_THRESHOLD is -1): more to clear in every step.
+    if sys.platform == "linux":
         ctypes.CDLL(None).mallopt(-4, 0)
         ctypes.CDLL(None).mallopt(-1, -1)
     # Of several processes only the first prints.
     if args.process_index:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
-    print(f"Computing on {args.device} in {precision}", file=sys.stderr)
-    if not args.do_train and os.path.isdir(model) and args.output_dir == type(args).output_dir:
-        args.output_dir = model
+    print(f"Computing on {args.device}, mixed precision: {args.mixed_precision}", file=sys.stderr)
+    if not args.do_train and args.output_dir == type(args).output_dir:
+        args.output_dir = model if os.path.isdir(model) else f"outputs/{Path(model).name}"
     if args.resume_from_checkpoint == "last":
         # A complete checkpoint has this file, which is written last.
         complete = Path(args.output_dir).glob("checkpoint-*/trainer_state.json")
         newest = max(complete, key=os.path.getmtime, default=None)
         args.resume_from_checkpoint = newest and str(newest.parent)
+        if args.do_train and newest is None:
+            print(f"No checkpoint in {args.output_dir}: starting anew", file=sys.stderr)
     # Fails now without a network or a login.
     if args.push_to_hub:
         name = args.hub_model_id or Path(args.output_dir).name
@@ -827,7 +838,7 @@ def read_table(
     header = suffix not in ("", ".parquet", ".json", ".jsonl") and not column_names
     try:
         if suffix in ("", ".parquet"):
-            # Whose bytes become text.
+            # So that bytes become text.
             table = pd.read_parquet(path, dtype_backend="pyarrow")
         elif suffix == ".xlsx":
             options = {"dtype": str, "keep_default_na": False, "header": 0 if header else None}
@@ -835,7 +846,7 @@ def read_table(
             table.columns = column_names or table.columns
         else:
             text = Path(path).read_text(encoding=encoding_of(path, encoding))
-            rows.extend(map(dict, rows_of(text, suffix, column_names)))
+            rows.extend(map(dict, rows_of(text.rstrip(), suffix, column_names)))
             table = pd.DataFrame(rows, dtype=object)
     except UnicodeError as error:
         raise InputError(f"{path}: {error}: name its --encoding, such as cp1252") from error
@@ -844,15 +855,18 @@ def read_table(
     table.index = range(1 + header, 1 + header + len(table))
     if table.empty:
         raise InputError(f"{path}: no rows")
-    # Where `csv` puts the rest of a row.
+    # Where the rest of a row is.
     if None in table:
         row = table[None].first_valid_index()
         raise InputError(f"{path}, row {row}: more columns than names: look at its quotes")
     return table.astype("string").fillna("").apply(lambda texts: texts.str.strip())
 
 
-def rows_of(text: str, suffix: str, column_names: list[str] | None) -> Iterator[dict]:
-    """Return the rows of CSV, of TSV or, an object a line, of JSON, as an iterator."""
+def rows_of(text: str, suffix: str, column_names: list[str] | None) -> Iterator[Iterable]:
+    """Return the rows of CSV, of TSV or, an object a line, of JSON: what `dict` takes.
+
+    A blank line of a table is a row, too: predictions stay beside their rows.
+    """
     if suffix in (".json", ".jsonl"):
         return (json.loads(line) for line in text.split("\n") if line.strip())
     header = text.partition("\n")[0]
@@ -864,7 +878,9 @@ def rows_of(text: str, suffix: str, column_names: list[str] | None) -> Iterator[
     plain = separator == "\t" and not excel
     options = {"quoting": csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL, "strict": True}
     options |= {"skipinitialspace": True, "delimiter": separator}
-    return csv.DictReader(io.StringIO(text), column_names, **options)
+    rows = csv.reader(io.StringIO(text), **options)
+    names = column_names or next(rows, [])
+    return (itertools.zip_longest(names, row) for row in rows)
 
 
 # How files begin that are no plain text: of the kinds ZIP (Word, Excel), PDF, old Office, XML.
@@ -884,25 +900,24 @@ def encoding_of(path: str | Path, encoding: str = "utf-8-sig") -> str:
 
 # What of a checkpoint is read: no weights in other formats.
 MODEL_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "model.safetensors", "model-*.safetensors")
-# And what its HTTP library raises.
-HUB_ERRORS = (*HfHubHTTPError.__bases__, OSError)
+# What the hub's client and its HTTP library raise.
+HUB_ERRORS = HfHubHTTPError.__bases__
 
 
-def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model") -> str:
-    """Return a folder: `name` itself, or the hub's copy of these files, or else the cache's."""
+def fetch(name: str) -> str:
+    """Return a model's folder: `name` itself, or the hub's copy of it, or else the cache's."""
     if os.path.isdir(name):
         return name
     unreachable = None
     try:
-        # The call below has no limit.
-        HfApi().repo_info(name, repo_type=repo_type, timeout=10)
+        # The call below has no limit of time.
+        HfApi().model_info(name, timeout=10)
     except (ImportError, ValueError, *HUB_ERRORS) as error:
         unreachable = error
-    options = {"allow_patterns": files, "local_files_only": unreachable is not None}
     # Sub-folders hold other formats.
-    options["ignore_patterns"] = "*/*" if repo_type == "model" else None
+    options = {"allow_patterns": MODEL_FILES, "ignore_patterns": "*/*"}
     try:
-        folder = snapshot_download(name, repo_type=repo_type, **options)
+        folder = snapshot_download(name, local_files_only=unreachable is not None, **options)
     except (RuntimeError, ValueError, *HUB_ERRORS) as error:
         remedy = "try hf auth login, HF_HUB_DISABLE_XET=1, --smoke or a local folder"
         raise InputError(f"cannot download {name}: {unreachable or error}: {remedy}") from error
@@ -941,11 +956,11 @@ def report(
     with whole_files(results.parent) as folder:
         (folder / results.name).write_text(text)
     print(*(f"{name:>28} = {metrics[name]:.4g}" for name in sorted(metrics)), sep="\n")
-    files = sorted(path for path in results.parent.iterdir() if path.is_file())
-    print("Files:", *files, sep="\n  ")
+    print("Files:", *sorted(results.parent.glob("*.*")), sep="\n  ")
     if args.push_to_hub:
-        # No predictions, which may hold what is nobody else's business.
         options = {"folder_path": results.parent, "allow_patterns": [*MODEL_FILES, "*.png"]}
+        # No texts or predictions, which may hold what is nobody else's business; no sub-folders.
+        options["ignore_patterns"] = ["generated.txt", "*/*"]
         upload_folder(repo_id=args.hub_model_id, **options)
         print(f"Uploaded to {args.hub_model_id}")
     print(f"Next:\n  python {shlex.quote(sys.argv[0])} {command}")
@@ -955,13 +970,12 @@ def report(
 PREDICTION_FLAGS = ("model_name_or_path", "text_column", "text_pair_column", "max_seq_length")
 PREDICTION_FLAGS += ("encoding",)
 # What PyTorch says, and what helps.
-SMALLER = "give a smaller --per_device_train_batch_size (or --per_device_eval_batch_size)"
+SMALLER = "give a smaller --per_device_train_batch_size, ..._eval_batch_size or --max_seq_length"
 REMEDIES = {
     "out of memory": SMALLER,
     "allocate memory": SMALLER,
-    "executable batch size": "give a smaller --max_seq_length",
+    "executable batch size": SMALLER,
     "inline_container": "is the disk full?",
-    "invalid device ordinal": "start one process for each GPU",
     "to be installed": "pip install it",
 }
 SMOKE = {
@@ -1053,6 +1067,7 @@ if __name__ == "__main__":
         stream.reconfigure(errors="replace")
     try:
         main()
+        # A full disk or a closed pipe shows here, and not after the end.
         print(end="", flush=True)
     except KeyboardInterrupt:
         remedy = "the same command with --resume_from_checkpoint last continues"

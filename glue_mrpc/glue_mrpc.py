@@ -11,7 +11,7 @@
 # ]
 # ///
 # SPDX-License-Identifier: MIT
-# Copyright 2026 The Transformer & Sequence Model Showcase authors. Version 2026-11-27
+# Copyright 2026 The Transformer & Sequence Model Showcase authors. Version 2026-11-28
 """Prepare GLUE MRPC for BERT: tokenize pairs of sentences, pad them batch by batch, save tensors.
 
 python glue_mrpc.py --smoke                                           # seconds, no download
@@ -129,7 +129,7 @@ def load_splits(
     if smoke and data_dir is None:
         return DatasetDict({name: as_dataset(pairs) for name, pairs in SAMPLE_PAIRS.items()})
     if data_dir is None:
-        data_dir = fetch("nyu-mll/glue", ["mrpc/*.parquet"], "dataset") + "/mrpc"
+        data_dir = download("nyu-mll/glue", ["mrpc/*.parquet"], "dataset") + "/mrpc"
     splits = DatasetDict()
     # The first kind of files that is there.
     for pattern in FILES:
@@ -225,7 +225,7 @@ def pretrained_tokenizer(name: str) -> PreTrainedTokenizerBase:
     silence: without its vocabulary `BertTokenizer` comes up with 5 tokens.
     """
     # No weights.
-    folder = fetch(name, ["*.json", "*.txt", "*.model"])
+    folder = download(name, ["*.json", "*.txt", "*.model"])
     try:
         settings, _ = PreTrainedConfig.get_config_dict(folder)
         # A folder that does not say whose it is has BERT's.
@@ -418,19 +418,17 @@ def read_parquet(path: Path, labelled: bool = True) -> Dataset:
     return as_dataset([*table.itertuples(index=False, name=None)], labelled, f"{path}, rows")
 
 
-# What of a checkpoint is read: no weights in other formats.
-MODEL_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "model.safetensors", "model-*.safetensors")
-# And what its HTTP library raises.
-HUB_ERRORS = (*HfHubHTTPError.__bases__, OSError)
+# What the hub's client and its HTTP library raise.
+HUB_ERRORS = HfHubHTTPError.__bases__
 
 
-def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model") -> str:
+def download(name: str, files: Sequence[str], repo_type: str = "model") -> str:
     """Return a folder: `name` itself, or the hub's copy of these files, or else the cache's."""
     if os.path.isdir(name):
         return name
     unreachable = None
     try:
-        # The call below has no limit.
+        # The call below has no limit of time.
         HfApi().repo_info(name, repo_type=repo_type, timeout=10)
     except (ImportError, ValueError, *HUB_ERRORS) as error:
         unreachable = error

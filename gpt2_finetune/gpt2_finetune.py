@@ -13,7 +13,7 @@
 # ]
 # ///
 # SPDX-License-Identifier: MIT
-# Copyright 2026 The Transformer & Sequence Model Showcase authors. Version 2026-11-27
+# Copyright 2026 The Transformer & Sequence Model Showcase authors. Version 2026-11-28
 """Fine-tune GPT-2 or another causal language model, on the built-in paragraphs or on your own text.
 
 python gpt2_finetune.py --smoke                                         # seconds, no download
@@ -454,7 +454,7 @@ def train(trainer: Trainer) -> dict[str, float]:
             trainer.save_model(folder)
             # It is a pickle, no part of the model.
             (folder / "training_args.bin").unlink(missing_ok=True)
-            # Safetensors hides its files from everybody else.
+            # Safetensors makes its files readable by their owner alone.
             for weights in folder.glob("*.safetensors"):
                 shutil.copymode(folder / "config.json", weights)
             curve = draw_training_curve(trainer.state.log_history)
@@ -561,7 +561,7 @@ def faster_dropout(model: PreTrainedModel) -> Iterator[None]:
         drops = any(module.p for module in model.modules() if isinstance(module, torch.nn.Dropout))
         if drops and model.device.type == "cpu":
             torch.nn.functional.dropout = fast_dropout
-            # It calls that function; PyTorch's own attention does not.
+            # Eager attention calls that function; PyTorch's own does not.
             model.set_attn_implementation("eager")
         yield
     finally:
@@ -617,7 +617,8 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
 def parse(argv: list[str] | None, *dataclasses: type) -> list:
     """Parse flags into dataclasses, with defaults for this machine and for --smoke."""
     argv = sys.argv[1:] if argv is None else argv
-    options = {"usage": f"%(prog)s [flags]\n\n{__doc__}", "allow_abbrev": False}
+    options = {"usage": f"%(prog)s [flags]\n\n{__doc__}"}
+    # Not for `--help all`.
     if "all" not in argv and not {"-h", "--help"}.isdisjoint(argv):
         more = "All flags of transformers.TrainingArguments work, too: --help all shows them."
         HfArgumentParser(dataclasses[:-1], epilog=more, **options).parse_args(["-h"])
@@ -643,28 +644,30 @@ def parse(argv: list[str] | None, *dataclasses: type) -> list:
 
 
 def prepare(args: transformers.TrainingArguments, model: str) -> None:
-    """Set up this process, and the output folder: without a training it is the model's."""
+    """Set up this process; without a training the output folder is the model's, or named so."""
     transformers.set_seed(args.seed)
     transformers.logging.set_verbosity_error()
     # Bars of loading and saving, not those of downloads, which that silences, too.
     transformers.logging.disable_progress_bar()
     enable_progress_bars()
-    # glibc would map large tensors anew (-4) and give freed memory back (-1): more to clear.
-    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
+    # glibc would map large tensors anew (M_MMAP_MAX is -4) and give freed memory back
+    # (M_TRIM_THRESHOLD is -1): more to clear in every step.
+    if sys.platform == "linux":
         ctypes.CDLL(None).mallopt(-4, 0)
         ctypes.CDLL(None).mallopt(-1, -1)
     # Of several processes only the first prints.
     if args.process_index:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
-    print(f"Computing on {args.device} in {precision}", file=sys.stderr)
-    if not args.do_train and os.path.isdir(model) and args.output_dir == type(args).output_dir:
-        args.output_dir = model
+    print(f"Computing on {args.device}, mixed precision: {args.mixed_precision}", file=sys.stderr)
+    if not args.do_train and args.output_dir == type(args).output_dir:
+        args.output_dir = model if os.path.isdir(model) else f"outputs/{Path(model).name}"
     if args.resume_from_checkpoint == "last":
         # A complete checkpoint has this file, which is written last.
         complete = Path(args.output_dir).glob("checkpoint-*/trainer_state.json")
         newest = max(complete, key=os.path.getmtime, default=None)
         args.resume_from_checkpoint = newest and str(newest.parent)
+        if args.do_train and newest is None:
+            print(f"No checkpoint in {args.output_dir}: starting anew", file=sys.stderr)
     # Fails now without a network or a login.
     if args.push_to_hub:
         name = args.hub_model_id or Path(args.output_dir).name
@@ -689,25 +692,24 @@ def encoding_of(path: str | Path, encoding: str = "utf-8-sig") -> str:
 
 # What of a checkpoint is read: no weights in other formats.
 MODEL_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "model.safetensors", "model-*.safetensors")
-# And what its HTTP library raises.
-HUB_ERRORS = (*HfHubHTTPError.__bases__, OSError)
+# What the hub's client and its HTTP library raise.
+HUB_ERRORS = HfHubHTTPError.__bases__
 
 
-def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model") -> str:
-    """Return a folder: `name` itself, or the hub's copy of these files, or else the cache's."""
+def fetch(name: str) -> str:
+    """Return a model's folder: `name` itself, or the hub's copy of it, or else the cache's."""
     if os.path.isdir(name):
         return name
     unreachable = None
     try:
-        # The call below has no limit.
-        HfApi().repo_info(name, repo_type=repo_type, timeout=10)
+        # The call below has no limit of time.
+        HfApi().model_info(name, timeout=10)
     except (ImportError, ValueError, *HUB_ERRORS) as error:
         unreachable = error
-    options = {"allow_patterns": files, "local_files_only": unreachable is not None}
     # Sub-folders hold other formats.
-    options["ignore_patterns"] = "*/*" if repo_type == "model" else None
+    options = {"allow_patterns": MODEL_FILES, "ignore_patterns": "*/*"}
     try:
-        folder = snapshot_download(name, repo_type=repo_type, **options)
+        folder = snapshot_download(name, local_files_only=unreachable is not None, **options)
     except (RuntimeError, ValueError, *HUB_ERRORS) as error:
         remedy = "try hf auth login, HF_HUB_DISABLE_XET=1, --smoke or a local folder"
         raise InputError(f"cannot download {name}: {unreachable or error}: {remedy}") from error
@@ -763,11 +765,11 @@ def report(
     with whole_files(results.parent) as folder:
         (folder / results.name).write_text(text)
     print(*(f"{name:>28} = {metrics[name]:.4g}" for name in sorted(metrics)), sep="\n")
-    files = sorted(path for path in results.parent.iterdir() if path.is_file())
-    print("Files:", *files, sep="\n  ")
+    print("Files:", *sorted(results.parent.glob("*.*")), sep="\n  ")
     if args.push_to_hub:
-        # No predictions, which may hold what is nobody else's business.
         options = {"folder_path": results.parent, "allow_patterns": [*MODEL_FILES, "*.png"]}
+        # No texts or predictions, which may hold what is nobody else's business; no sub-folders.
+        options["ignore_patterns"] = ["generated.txt", "*/*"]
         upload_folder(repo_id=args.hub_model_id, **options)
         print(f"Uploaded to {args.hub_model_id}")
     print(f"Next:\n  python {shlex.quote(sys.argv[0])} {command}")
@@ -778,9 +780,8 @@ SMALLER = "give a smaller --per_device_train_batch_size or --block_size"
 REMEDIES = {
     "out of memory": SMALLER,
     "allocate memory": SMALLER,
-    "executable batch size": "give a smaller --block_size",
+    "executable batch size": SMALLER,
     "inline_container": "is the disk full?",
-    "invalid device ordinal": "start one process for each GPU",
     "to be installed": "pip install it",
 }
 TINY_SIZE = {"n_positions": 64, "n_embd": 64, "n_layer": 2, "n_head": 4}
@@ -868,6 +869,7 @@ if __name__ == "__main__":
         stream.reconfigure(errors="replace")
     try:
         main()
+        # A full disk or a closed pipe shows here, and not after the end.
         print(end="", flush=True)
     except KeyboardInterrupt:
         remedy = "the same command with --resume_from_checkpoint last continues"

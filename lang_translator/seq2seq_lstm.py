@@ -11,7 +11,7 @@
 # ]
 # ///
 # SPDX-License-Identifier: MIT
-# Copyright 2026 The Transformer & Sequence Model Showcase authors. Version 2026-11-27
+# Copyright 2026 The Transformer & Sequence Model Showcase authors. Version 2026-11-28
 """Translate with an LSTM encoder and decoder in TensorFlow/Keras, with attention if you like.
 
 python seq2seq_lstm.py --smoke                                        # seconds, no download
@@ -611,14 +611,14 @@ def score(
 ) -> dict[str, float]:
     """Return BLEU and chrF, 0 to 100, of translations against one right translation each.
 
-    `bleu_ci` is half the width of BLEU's 95 % interval, by bootstrap over the sentences (Koehn
-    2004, https://aclanthology.org/W04-3250). Without `metrics` they are those of `choose_metrics`.
+    `bleu_ci` and `chrf_ci` are half the width of 95 % intervals, by bootstrap over the sentences
+    (Koehn 2004, https://aclanthology.org/W04-3250). Without `metrics`: those of `choose_metrics`.
     """
-    if len(translations) != len(references):
+    if len(translations) != len(references) or not references:
         raise InputError(f"{len(references)} references for {len(translations)} translations")
     metrics = metrics or choose_metrics(references)
-    # sacrebleu holds an index for every sentence of every resample, and has a seed of its own.
-    resamples = min(1000, 50_000_000 // len(references))
+    # sacrebleu holds counts for every sentence of every resample, and has a seed of its own.
+    resamples = min(1000, 5_000_000 // len(references))
     systems = [("translations", translations)]
     _, results = PairedTest(systems, metrics, [references], "ar", resamples, resamples)()
     # The systems' names, then a column for each metric.
@@ -844,16 +844,15 @@ def read_pairs(path: str, encoding: str = "utf-8-sig") -> list[tuple[str, str]]:
         rows = [line.split("\t") for line in lines]
     # Anki's files have more than two.
     columns = max([2, *map(len, rows[:1])])
-    faulty = []
-    for number, row in enumerate(rows, 1):
-        if len(row) != columns or not all(map(str.strip, row[:2])):
-            faulty.append(str(number))
+    faulty = [
+        str(number)
+        for number, row in enumerate(rows, 1)
+        if len(row) != columns or not all(map(str.strip, row[:2]))
+    ]
     if faulty:
-        where = f"{path}, row {', '.join(faulty[:5])}"
-        found = (
-            f"{len(faulty)} of {len(rows)} rows lack a text or have other columns than the first"
-        )
-        raise InputError(f"{where}: {found}: give SOURCE and TARGET in each")
+        found = f"{path}, row {', '.join(faulty[:5])}: {len(faulty)} of {len(rows)} rows"
+        remedy = "give SOURCE and TARGET in each"
+        raise InputError(f"{found} lack a text or have other columns than the first: {remedy}")
     if kind == ".csv" and rows:
         print(f"{path}: the first row, {rows.pop(0)}, is taken for a header", file=sys.stderr)
     if not rows:

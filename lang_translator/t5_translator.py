@@ -13,7 +13,7 @@
 # ]
 # ///
 # SPDX-License-Identifier: MIT
-# Copyright 2026 The Transformer & Sequence Model Showcase authors. Version 2026-11-27
+# Copyright 2026 The Transformer & Sequence Model Showcase authors. Version 2026-11-28
 """Translate with T5: a sentence, a file of any size or a pipe; fine-tune it on your own pairs.
 
 python t5_translator.py --smoke                                           # seconds, no download
@@ -87,11 +87,13 @@ from transformers import (
 )
 from transformers.hf_argparser import HfArg, HfArgumentParser
 
-# Source and target; and `translate` with all its arguments but the texts.
+# Sources and targets.
 Pairs = list[tuple[str, str]]
+# `translate` with all its arguments but the texts.
 Run = Callable[[list[str]], list[str]]
-# In a source with its prompt, as in T5's training; and of a file, in memory at a time.
+# In a source with its prompt, as in T5's training.
 MAX_TOKENS = 512
+# Of a file, in memory at a time.
 WINDOW_LINES = 4096
 
 
@@ -147,32 +149,35 @@ def main(argv: list[str] | None = None) -> None:
     args, options, training_args = parse_arguments(argv)
     name, resume = args.model_name_or_path, training_args.resume_from_checkpoint
     prepare(training_args, name)
-    pairs = load_pairs(args.train_file, args.validation_file, args.encoding)
+    pairs = load_pairs(args)
     prompt = build_prompt(options["source_lang"], options["target_lang"], options["source_prefix"])
     tokenizer, model = tiny(pairs["train"], prompt) if args.smoke else pretrained(name)
     metrics = {}
     if training_args.do_train:
         trainer = build_trainer(model, tokenizer, training_args, pairs, prompt)
         metrics |= train(trainer)
+        args.model_name_or_path = training_args.output_dir
     model.to(training_args.device, torch.bfloat16 if training_args.bf16 else torch.float32)
     run = partial(translate, model=model, tokenizer=tokenizer, **options)
     if training_args.do_train:
-        metrics |= evaluate(pairs.get("validation", pairs["train"][:20]), run)
+        metrics |= evaluate(pairs, run)
     if args.output_file:
         metrics |= translate_file(args, run, resume)
     elif args.text:
         demonstrate(args.text, tokenizer, prompt, run)
     elif args.input_file:
         translate_to_screen(args.input_file, args.encoding, run)
-    # Of several processes one reports.
     if metrics and training_args.process_index == 0:
-        report(metrics, training_args, name, next_command(args, options, training_args))
+        report(metrics, training_args, args.model_name_or_path, next_command(args, options))
 
 
-def load_pairs(train: str | None, validation: str | None, encoding: str) -> dict[str, Pairs]:
+def load_pairs(args: ScriptArguments) -> dict[str, Pairs]:
     """Return the pairs `train`, and `validation` if there are any: own files or the sample."""
-    files = {"train": train, "validation": validation}
-    own = {name: read_pairs(path, encoding) for name, path in files.items() if path}
+    # A wrong name shall not cost a training.
+    for path in {args.input_file, args.reference_file} - {None, "-"}:
+        os.stat(path)
+    files = {"train": args.train_file, "validation": args.validation_file}
+    own = {name: read_pairs(path, args.encoding) for name, path in files.items() if path}
     return {"train": SAMPLE_PAIRS} | own
 
 
@@ -191,16 +196,15 @@ def read_pairs(path: str, encoding: str = "utf-8-sig") -> list[tuple[str, str]]:
         rows = [line.split("\t") for line in lines]
     # Anki's files have more than two.
     columns = max([2, *map(len, rows[:1])])
-    faulty = []
-    for number, row in enumerate(rows, 1):
-        if len(row) != columns or not all(map(str.strip, row[:2])):
-            faulty.append(str(number))
+    faulty = [
+        str(number)
+        for number, row in enumerate(rows, 1)
+        if len(row) != columns or not all(map(str.strip, row[:2]))
+    ]
     if faulty:
-        where = f"{path}, row {', '.join(faulty[:5])}"
-        found = (
-            f"{len(faulty)} of {len(rows)} rows lack a text or have other columns than the first"
-        )
-        raise InputError(f"{where}: {found}: give SOURCE and TARGET in each")
+        found = f"{path}, row {', '.join(faulty[:5])}: {len(faulty)} of {len(rows)} rows"
+        remedy = "give SOURCE and TARGET in each"
+        raise InputError(f"{found} lack a text or have other columns than the first: {remedy}")
     if kind == ".csv" and rows:
         print(f"{path}: the first row, {rows.pop(0)}, is taken for a header", file=sys.stderr)
     if not rows:
@@ -253,10 +257,10 @@ def pretrained(name: str) -> tuple[T5Tokenizer, T5ForConditionalGeneration]:
         model, loading = AutoModelForSeq2SeqLM.from_pretrained(folder, **options)
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"cannot load {name}: {error}") from error
-    known, expected = len(tokenizer), config.vocab_size
+    known, size, lost = len(tokenizer), config.vocab_size, sorted(loading["missing_keys"])
     # Without its files a tokenizer loads silently, and so does a model without some weights.
-    if loading["missing_keys"] or not expected / 2 < known <= expected:
-        raise InputError(f"{name} lacks weights or tokens: {known} of {expected}")
+    if lost or not size / 2 < known <= size:
+        raise InputError(f"{name} lacks {lost[:1] or 'tokens'}: it knows {known} of {size}")
     keep_control_tokens_out(tokenizer)
     return tokenizer, model
 
@@ -279,21 +283,20 @@ def build_trainer(
     prompt: str,
 ) -> Seq2SeqTrainer:
     """Return the trainer of `train`; with `validation` it keeps the epoch of the least loss."""
-    # The trainer would upload a binary and no pictures: see `report`.
-    args, train = copy.copy(training_args), pairs["train"]
+    args = copy.copy(training_args)
+    # It would upload a binary and no pictures: see `report`.
     args.push_to_hub = False
+    datasets = {split: encode_pairs(pairs[split], tokenizer, prompt) for split in pairs}
     if "validation" not in pairs:
         args.eval_strategy, args.load_best_model_at_end = "no", False
         warn("scores are of training pairs: no --validation_file")
-    # For its warnings.
-    tokenize([prompt + source for source, _ in train], tokenizer, "sources")
-    tokenize([target for _, target in train], tokenizer, "targets")
     trainer = Seq2SeqTrainer(
         model,
         args,
-        data_collator=PairCollator(tokenizer, model, prompt=prompt),
-        train_dataset=train,
-        eval_dataset=pairs.get("validation"),
+        # It pads, and makes decoder_input_ids: the labels, one place later (teacher forcing).
+        data_collator=DataCollatorForSeq2Seq(tokenizer, model),
+        train_dataset=datasets["train"],
+        eval_dataset=datasets.get("validation"),
         processing_class=tokenizer,
         compute_loss_func=partial(mean_loss, label_smoothing=args.label_smoothing_factor),
     )
@@ -305,19 +308,19 @@ def build_trainer(
     return trainer
 
 
-@dataclass
-class PairCollator(DataCollatorForSeq2Seq):
-    """Makes a batch of pairs: the source after the prompt, and the target as `labels`.
+def encode_pairs(pairs: Pairs, tokenizer: T5Tokenizer, prompt: str) -> list[dict]:
+    """Return a row for each pair: `input_ids` of prompt and source, the target's as `labels`.
 
-    `input_ids`, `attention_mask` (batch, source), `labels`, `decoder_input_ids` (batch, target).
+    They are lists of at most MAX_TOKENS ids, of which the last is `</s>`.
     """
-
-    prompt: str = ""
-
-    def __call__(self, pairs: Pairs, return_tensors: str | None = None) -> dict[str, torch.Tensor]:
-        cut = {"truncation": True, "max_length": MAX_TOKENS}
-        rows = [self.tokenizer(self.prompt + s, text_target=t, **cut) for s, t in pairs]
-        return super().__call__(rows, return_tensors)
+    last = MAX_TOKENS - 1
+    sources = tokenize([prompt + source for source, _ in pairs], tokenizer, "sources")
+    targets = tokenize([target for _, target in pairs], tokenizer, "targets")
+    rows = []
+    for source, target in zip(sources, targets, strict=True):
+        row = {"input_ids": source, "labels": target}
+        rows.append({name: ids[:last] + ids[last:][-1:] for name, ids in row.items()})
+    return rows
 
 
 def mean_loss(
@@ -350,7 +353,7 @@ def train(trainer: Trainer) -> dict[str, float]:
             trainer.save_model(folder)
             # It is a pickle, no part of the model.
             (folder / "training_args.bin").unlink(missing_ok=True)
-            # Safetensors hides its files from everybody else.
+            # Safetensors makes its files readable by their owner alone.
             for weights in folder.glob("*.safetensors"):
                 shutil.copymode(folder / "config.json", weights)
             curve = draw_training_curve(trainer.state.log_history)
@@ -360,12 +363,19 @@ def train(trainer: Trainer) -> dict[str, float]:
     return metrics
 
 
-def evaluate(pairs: Pairs, run: Run) -> dict[str, float]:
-    """Translate the sources, print 20 translations, and return the scores of all."""
-    translations = run([source for source, _ in pairs])
-    for (source, _), translation in zip(pairs[:20], translations, strict=False):
+def evaluate(pairs: dict[str, Pairs], run: Run) -> dict[str, float]:
+    """Translate the sources of `validation`, print 20 translations, and return the scores of all.
+
+    Their names begin with eval_. Without such pairs it is 20 of `train`, and train_.
+    """
+    prefix, rows = "train", pairs["train"][:20]
+    if "validation" in pairs:
+        prefix, rows = "eval", pairs["validation"]
+    translations = run([source for source, _ in rows])
+    for (source, _), translation in zip(rows[:20], translations, strict=False):
         print(f"  {source} -> {translation}")
-    return score_and_sign(translations, [target for _, target in pairs])
+    scores = score_and_sign(translations, [target for _, target in rows])
+    return {f"{prefix}_{name}": score for name, score in scores.items()}
 
 
 def score_and_sign(translations: list[str], references: list[str]) -> dict[str, float]:
@@ -407,14 +417,14 @@ def score(
 ) -> dict[str, float]:
     """Return BLEU and chrF, 0 to 100, of translations against one right translation each.
 
-    `bleu_ci` is half the width of BLEU's 95 % interval, by bootstrap over the sentences (Koehn
-    2004, https://aclanthology.org/W04-3250). Without `metrics` they are those of `choose_metrics`.
+    `bleu_ci` and `chrf_ci` are half the width of 95 % intervals, by bootstrap over the sentences
+    (Koehn 2004, https://aclanthology.org/W04-3250). Without `metrics`: those of `choose_metrics`.
     """
-    if len(translations) != len(references):
+    if len(translations) != len(references) or not references:
         raise InputError(f"{len(references)} references for {len(translations)} translations")
     metrics = metrics or choose_metrics(references)
-    # sacrebleu holds an index for every sentence of every resample, and has a seed of its own.
-    resamples = min(1000, 50_000_000 // len(references))
+    # sacrebleu holds counts for every sentence of every resample, and has a seed of its own.
+    resamples = min(1000, 5_000_000 // len(references))
     systems = [("translations", translations)]
     _, results = PairedTest(systems, metrics, [references], "ar", resamples, resamples)()
     # The systems' names, then a column for each metric.
@@ -449,10 +459,10 @@ def translate(
     model.eval()
     outputs = (generate_faster if fast else generate)(model, tokenizer, rows, **search)
     model.train(training)
-    translations, cut = [""] * len(texts), 0
+    translations, cut, ends = [""] * len(texts), 0, set(tokenizer.all_special_ids)
     for number, ids in zip(prompts, outputs, strict=True):
         translations[number] = " ".join(tokenizer.decode(ids, skip_special_tokens=True).split())
-        cut += ids[-1] not in tokenizer.all_special_ids
+        cut += ids[-1] not in ends
     if cut:
         warn(f"{cut} of {len(texts)} translations are cut at --max_new_tokens")
     return translations
@@ -494,7 +504,8 @@ def generate(
         # input_ids and attention_mask: (batch, source)
         inputs = tokenizer.pad(batch, return_tensors="pt").to(model.device)
         limit = max_new_tokens or 2 * inputs.input_ids.shape[1] + 50
-        options = {"max_new_tokens": limit, "use_cache": True, "do_sample": False} | search
+        options = {"max_new_tokens": limit, "num_beams": 1, "do_sample": False, "use_cache": True}
+        options |= search
         output = model.generate(**inputs, **options)
         # (batch, target), which starts with <pad>
         outputs += output[:, 1:].tolist()
@@ -599,7 +610,8 @@ def translate_file(args: ScriptArguments, run: Run, resume: str | None) -> dict[
     """Translate into `output_file`, which appears when it is complete; return its scores.
 
     Until then finished windows wait in a hidden folder, named after flags and texts. To `resume`
-    does not translate them again: the model must be the same. Several processes take turns.
+    (the flag, as it was before `prepare`) does not translate them again: the model must be the
+    same. Several processes take turns.
     """
     right = list(read_lines(args.reference_file, args.encoding)) if args.reference_file else []
     output, files, state = Path(args.output_file), [], PartialState()
@@ -669,8 +681,9 @@ class InputError(ValueError):
 
 def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, FineTuningArguments]:
     """Parse and check the command line; bad usage raises InputError."""
-    kinds = (ScriptArguments, TranslationArguments, FineTuningArguments)
-    args, options, training_args = parse(argv, *kinds)
+    args, options, training_args = parse(
+        argv, ScriptArguments, TranslationArguments, FineTuningArguments
+    )
     if args.smoke:
         # So small a model gains nothing from more.
         torch.set_num_threads(1)
@@ -680,15 +693,14 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
             args.text = SAMPLE_TEXTS
         else:
             args.input_file = "-"
-    texts = args.text or args.input_file
+    texts, own = args.text or args.input_file, args.train_file or args.validation_file
     mistakes = {
-        "own pairs need --do_train": not training and (args.train_file or args.validation_file),
+        "own pairs need --do_train and --train_file": own and not (training and args.train_file),
         "--text and --input_file exclude each other": args.text and args.input_file,
         "--reference_file needs --output_file": args.reference_file and not args.output_file,
         "--output_file needs --text or --input_file": args.output_file and not texts,
-        "several processes share a file, not a pipe": several and args.input_file == "-",
-        "--num_beams is above 0": options.num_beams < 1,
         "--max_new_tokens is above 0": (options.max_new_tokens or 1) < 1,
+        "several processes share a file, not a pipe": several and args.input_file == "-",
     }
     for mistake, made in mistakes.items():
         if made:
@@ -696,12 +708,12 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
     return args, vars(options), training_args
 
 
-def next_command(args: ScriptArguments, options: dict, training_args: FineTuningArguments) -> str:
+def next_command(args: ScriptArguments, options: dict) -> str:
     """Return the flags that translate with the model of this run; say if it is --smoke's."""
     if args.smoke and args.train_file:
         print("A tiny model was tried: its quality tells nothing about that of a real one")
-    model = training_args.output_dir if training_args.do_train else args.model_name_or_path
-    flags = {"model_name_or_path": model, "input_file": "FILE", "encoding": args.encoding} | options
+    flags = {"model_name_or_path": args.model_name_or_path, "input_file": "FILE"}
+    flags |= {"encoding": args.encoding} | options
     return shlex.join(
         f"--{name}={value}" for name, value in flags.items() if value not in (None, 0)
     )
@@ -715,7 +727,8 @@ def warn(message: str) -> None:
 def parse(argv: list[str] | None, *dataclasses: type) -> list:
     """Parse flags into dataclasses, with defaults for this machine and for --smoke."""
     argv = sys.argv[1:] if argv is None else argv
-    options = {"usage": f"%(prog)s [flags]\n\n{__doc__}", "allow_abbrev": False}
+    options = {"usage": f"%(prog)s [flags]\n\n{__doc__}"}
+    # Not for `--help all`.
     if "all" not in argv and not {"-h", "--help"}.isdisjoint(argv):
         more = "All flags of transformers.TrainingArguments work, too: --help all shows them."
         HfArgumentParser(dataclasses[:-1], epilog=more, **options).parse_args(["-h"])
@@ -741,28 +754,30 @@ def parse(argv: list[str] | None, *dataclasses: type) -> list:
 
 
 def prepare(args: transformers.TrainingArguments, model: str) -> None:
-    """Set up this process, and the output folder: without a training it is the model's."""
+    """Set up this process; without a training the output folder is the model's, or named so."""
     transformers.set_seed(args.seed)
     transformers.logging.set_verbosity_error()
     # Bars of loading and saving, not those of downloads, which that silences, too.
     transformers.logging.disable_progress_bar()
     enable_progress_bars()
-    # glibc would map large tensors anew (-4) and give freed memory back (-1): more to clear.
-    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
+    # glibc would map large tensors anew (M_MMAP_MAX is -4) and give freed memory back
+    # (M_TRIM_THRESHOLD is -1): more to clear in every step.
+    if sys.platform == "linux":
         ctypes.CDLL(None).mallopt(-4, 0)
         ctypes.CDLL(None).mallopt(-1, -1)
     # Of several processes only the first prints.
     if args.process_index:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
-    print(f"Computing on {args.device} in {precision}", file=sys.stderr)
-    if not args.do_train and os.path.isdir(model) and args.output_dir == type(args).output_dir:
-        args.output_dir = model
+    print(f"Computing on {args.device}, mixed precision: {args.mixed_precision}", file=sys.stderr)
+    if not args.do_train and args.output_dir == type(args).output_dir:
+        args.output_dir = model if os.path.isdir(model) else f"outputs/{Path(model).name}"
     if args.resume_from_checkpoint == "last":
         # A complete checkpoint has this file, which is written last.
         complete = Path(args.output_dir).glob("checkpoint-*/trainer_state.json")
         newest = max(complete, key=os.path.getmtime, default=None)
         args.resume_from_checkpoint = newest and str(newest.parent)
+        if args.do_train and newest is None:
+            print(f"No checkpoint in {args.output_dir}: starting anew", file=sys.stderr)
     # Fails now without a network or a login.
     if args.push_to_hub:
         name = args.hub_model_id or Path(args.output_dir).name
@@ -787,25 +802,24 @@ def encoding_of(path: str | Path, encoding: str = "utf-8-sig") -> str:
 
 # What of a checkpoint is read: no weights in other formats.
 MODEL_FILES = ("*.json", "*.jinja", "*.txt", "*.model", "model.safetensors", "model-*.safetensors")
-# And what its HTTP library raises.
-HUB_ERRORS = (*HfHubHTTPError.__bases__, OSError)
+# What the hub's client and its HTTP library raise.
+HUB_ERRORS = HfHubHTTPError.__bases__
 
 
-def fetch(name: str, files: Sequence[str] = MODEL_FILES, repo_type: str = "model") -> str:
-    """Return a folder: `name` itself, or the hub's copy of these files, or else the cache's."""
+def fetch(name: str) -> str:
+    """Return a model's folder: `name` itself, or the hub's copy of it, or else the cache's."""
     if os.path.isdir(name):
         return name
     unreachable = None
     try:
-        # The call below has no limit.
-        HfApi().repo_info(name, repo_type=repo_type, timeout=10)
+        # The call below has no limit of time.
+        HfApi().model_info(name, timeout=10)
     except (ImportError, ValueError, *HUB_ERRORS) as error:
         unreachable = error
-    options = {"allow_patterns": files, "local_files_only": unreachable is not None}
     # Sub-folders hold other formats.
-    options["ignore_patterns"] = "*/*" if repo_type == "model" else None
+    options = {"allow_patterns": MODEL_FILES, "ignore_patterns": "*/*"}
     try:
-        folder = snapshot_download(name, repo_type=repo_type, **options)
+        folder = snapshot_download(name, local_files_only=unreachable is not None, **options)
     except (RuntimeError, ValueError, *HUB_ERRORS) as error:
         remedy = "try hf auth login, HF_HUB_DISABLE_XET=1, --smoke or a local folder"
         raise InputError(f"cannot download {name}: {unreachable or error}: {remedy}") from error
@@ -838,14 +852,13 @@ def whole_files(output_dir: str | Path) -> Iterator[Path]:
 
 def draw_training_curve(log_history: list[dict[str, float]]) -> Figure:
     """Draw the losses that the trainer logged over the epochs."""
-    figure = Figure(layout="constrained")
-    axes = figure.subplots()
+    axes = Figure(layout="constrained").subplots()
     for name in ("loss", "eval_loss"):
         points = {entry["epoch"]: entry[name] for entry in log_history if name in entry}
         axes.plot(points.keys(), points.values(), ".-", label=name)
     axes.set(xlabel="epoch", ylabel="loss", ylim=(0, None))
     axes.legend()
-    return figure
+    return axes.figure
 
 
 def report(
@@ -865,11 +878,11 @@ def report(
     with whole_files(results.parent) as folder:
         (folder / results.name).write_text(text)
     print(*(f"{name:>28} = {metrics[name]:.4g}" for name in sorted(metrics)), sep="\n")
-    files = sorted(path for path in results.parent.iterdir() if path.is_file())
-    print("Files:", *files, sep="\n  ")
+    print("Files:", *sorted(results.parent.glob("*.*")), sep="\n  ")
     if args.push_to_hub:
-        # No predictions, which may hold what is nobody else's business.
         options = {"folder_path": results.parent, "allow_patterns": [*MODEL_FILES, "*.png"]}
+        # No texts or predictions, which may hold what is nobody else's business; no sub-folders.
+        options["ignore_patterns"] = ["generated.txt", "*/*"]
         upload_folder(repo_id=args.hub_model_id, **options)
         print(f"Uploaded to {args.hub_model_id}")
     print(f"Next:\n  python {shlex.quote(sys.argv[0])} {command}")
@@ -880,9 +893,8 @@ SMALLER = "give a smaller --per_device_train_batch_size or, to translate, --batc
 REMEDIES = {
     "out of memory": SMALLER,
     "allocate memory": SMALLER,
-    "executable batch size": "give a smaller --per_device_eval_batch_size",
+    "executable batch size": SMALLER,
     "inline_container": "is the disk full?",
-    "invalid device ordinal": "start one process for each GPU",
     "to be installed": "pip install it",
 }
 SMOKE = {
@@ -932,6 +944,7 @@ if __name__ == "__main__":
         stream.reconfigure(errors="replace")
     try:
         main()
+        # A full disk or a closed pipe shows here, and not after the end.
         print(end="", flush=True)
     except KeyboardInterrupt:
         remedy = "the same command with --resume_from_checkpoint last continues"

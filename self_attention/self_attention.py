@@ -6,7 +6,7 @@
 # ]
 # ///
 # SPDX-License-Identifier: MIT
-# Copyright 2026 The Transformer & Sequence Model Showcase authors. Version 2026-11-27
+# Copyright 2026 The Transformer & Sequence Model Showcase authors. Version 2026-11-28
 """Self-attention in NumPy: each word of a sentence looks at every word and takes a part of it.
 
     softmax(Q K^T / sqrt(d)) V        equation 1 of Vaswani et al. 2017

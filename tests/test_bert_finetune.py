@@ -173,27 +173,27 @@ def test_cut_batch_has_the_loss_and_logits_of_the_uncut_batch(tokenizer):
 
 def test_sampler_groups_by_length_and_depends_on_seed_and_epoch_alone():
     lengths = torch.from_numpy(np.random.default_rng(0).integers(5, 100, 1003))
-    sampler = bert.ShuffledBatchesSampler(8, lengths, seed=1)
-    sampler.set_epoch(0)
+    epochs = [0]
+    sampler = bert.ShuffledBatchesSampler(8, lengths, seed=1, epoch=lambda: epochs[-1])
     first = list(sampler)
     assert sorted(first) == list(range(1003))
-    sampler.set_epoch(1)
+    epochs.append(1)
     assert first != list(sampler)
-    sampler.set_epoch(0)
+    epochs.append(0)
     assert first == list(sampler)
     batches = [lengths.numpy()[first[i : i + 8]] for i in range(0, 1000, 8)]
     assert np.median([np.ptp(batch) for batch in batches]) < 10
     means = np.array([batch.mean() for batch in batches])
     assert abs(np.corrcoef(means[:-1], means[1:])[0, 1]) < 0.3  # long and short batches alternate
     assert first == list(sampler)  # once more
-    other = bert.ShuffledBatchesSampler(8, lengths, seed=2)
-    assert first != list(other)
-    assert first == list(bert.ShuffledBatchesSampler(8, lengths, seed=1))
+    for seed in (1, 2):
+        other = bert.ShuffledBatchesSampler(8, lengths, seed=seed, epoch=lambda: 0)
+        assert (first == list(other)) == (seed == 1)
 
 
 def test_few_rows_are_grouped_as_tightly_as_many():
     lengths = torch.from_numpy(np.random.default_rng(0).integers(5, 100, 200))
-    order = list(bert.ShuffledBatchesSampler(32, lengths, seed=0))
+    order = list(bert.ShuffledBatchesSampler(32, lengths, seed=0, epoch=lambda: 0))
     padded = sum(int(lengths[rows].max()) * len(rows) for rows in torch.tensor(order).split(32))
     assert int(lengths.sum()) / padded > 0.85
 
@@ -515,6 +515,8 @@ def test_test_rows_without_labels_are_predicted(labels, scored, trained, tmp_pat
     bert.main([*flags, "--output_dir", str(tmp_path / "out")])
     table = pd.read_csv(tmp_path / "out" / "predictions.tsv", sep="\t")
     assert table["label"].tolist() == ["negative", "positive", "negative"]
+    given = [label for label in labels if label and label.strip()]
+    assert ("true_label" in table) == bool(given)
     metrics = json.loads((tmp_path / "out" / "all_results.json").read_text())
     assert metrics.get("test_accuracy") == (1.0 if scored else None)
     assert metrics.get("test_f1_macro") == (1 if scored else None)
@@ -811,7 +813,9 @@ def test_probability_of_every_class_is_in_the_predictions(tmp_path):
     )
     run_on(tmp_path, train=rows, test=rows)
     table = pd.read_csv(tmp_path / "out" / "predictions.tsv", sep="\t")
-    assert list(table) == ["text", "label", "probability", "no", "per haps", "yes"]
+    names = ["text", "true_label", "label", "probability", "no", "per haps", "yes"]
+    assert list(table) == names
+    assert table["true_label"].tolist() == ["no", "per haps", "yes"] * 4
     classify = pipeline(
         "text-classification", model=str(tmp_path / "out"), device="cpu", top_k=None
     )
@@ -1080,6 +1084,52 @@ def test_blank_rows_are_left_out_where_that_is_asked_for(tmp_path, capsys):
         "the text is blank in 1 rows: [3], the label is blank in 1 rows: [4]: left out"
         in capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("new.csv", "text\nI love it.\n\nI hate it.\n\n"),
+        ("new.tsv", "text\nI love it.\n\nI hate it.\n"),
+    ],
+)
+def test_blank_lines_are_rows_so_that_predictions_stay_beside_theirs(
+    name, content, trained, tmp_path
+):
+    flags = ["--do_predict", "--model_name_or_path", str(trained), "--output_dir", str(tmp_path)]
+    bert.main([*flags, "--test_file", write(tmp_path / name, content)])
+    table = pd.read_csv(
+        tmp_path / "predictions.tsv", sep="\t", keep_default_na=False, skip_blank_lines=False
+    )
+    assert table["text"].tolist() == ["I love it.", "", "I hate it."]
+    assert table["label"].tolist() == ["positive", "", "negative"]
+
+
+def test_rows_without_a_prediction_are_not_scored(trained, tmp_path):
+    rows = "text,label\nI love it.,positive\n,positive\n,negative\n"
+    flags = ["--do_predict", "--model_name_or_path", str(trained), "--output_dir", str(tmp_path)]
+    bert.main([*flags, "--test_file", write(tmp_path / "new.csv", rows)])
+    metrics = json.loads((tmp_path / "all_results.json").read_text())
+    table = pd.read_csv(tmp_path / "predictions.tsv", sep="\t")
+    assert metrics["test_accuracy"] == 1
+    assert table["true_label"].tolist() == ["positive", "positive", "negative"]
+
+
+def test_labels_that_the_model_does_not_know_stay_in_the_predictions(trained, tmp_path):
+    rows = "text,label\nI love it.,Positive\n"
+    flags = ["--do_predict", "--model_name_or_path", str(trained), "--output_dir", str(tmp_path)]
+    bert.main([*flags, "--test_file", write(tmp_path / "new.csv", rows)])
+    table = pd.read_csv(tmp_path / "predictions.tsv", sep="\t")
+    assert table["true_label"].tolist() == ["Positive"] and table["label"].tolist() == ["positive"]
+
+
+def test_the_baseline_has_the_classes_weights_too(capsys):
+    rows = [("good film", "a")] * 9 + [("good book", "b")]
+    tables = {"train": pd.DataFrame(rows, columns=["text", "label"])}
+    tables["validation"] = tables["train"]
+    plain = bert.compare_with_baseline(tables, 1.0)
+    assert plain["baseline_accuracy"] == 0.9
+    assert bert.compare_with_baseline(tables, 1.0, "balanced")["baseline_accuracy"] == 1
 
 
 def test_predictions_keep_the_other_columns_and_blank_texts_have_none(trained, tmp_path, capsys):

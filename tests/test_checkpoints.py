@@ -245,3 +245,31 @@ def test_data_seed_alone_changes_the_order(tmp_path, keep):
         bert.main([*flags, *out])
         orders.append(list(kept["trainer"]._get_train_sampler()))
     assert orders[0] != orders[1] == orders[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("bert_finetune", ["--do_eval"]),
+        ("gpt2_finetune", ["--do_predict"]),
+        ("t5_translator", ["--text", "a"]),
+    ],
+)
+def test_results_of_somebody_elses_model_stay_out_of_ones_own_folder(name, flags, tmp_path):
+    script = load_script(name)
+    folders = {"owner/theirs": "outputs/theirs", str(tmp_path): str(tmp_path)}
+    for model, expected in folders.items():
+        training_args = script.parse_arguments(flags)[-1]
+        script.prepare(training_args, model)
+        assert training_args.output_dir == expected
+    training_args = script.parse_arguments([*flags, "--output_dir", "own"])[-1]
+    script.prepare(training_args, "owner/theirs")
+    assert training_args.output_dir == "own"
+
+
+@pytest.mark.parametrize("name", ["bert_finetune", "gpt2_finetune", "t5_translator"])
+def test_a_training_without_a_checkpoint_to_go_on_from_says_so(name, tmp_path, capsys):
+    flags = ["--smoke", "--max_steps", "1", "--save_strategy", "no", "--output_dir", str(tmp_path)]
+    flags += ["--cache_dir", str(tmp_path / "cache")] if name == "gpt2_finetune" else []
+    load_script(name).main([*flags, "--resume_from_checkpoint", "last"])
+    assert f"No checkpoint in {tmp_path}: starting anew" in capsys.readouterr().err

@@ -170,21 +170,43 @@ def test_metrics_count_every_row_once(without_dropout, tmp_path):
     assert len(found[0][1].splitlines()) == 24
 
 
-def test_training_resumes_with_another_number_of_processes(tmp_path):
-    steps = ["--smoke", "--max_steps", "60", "--save_steps", "20", "--cache_dir", "cache"]
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    whole.mkdir()
-    cut.mkdir()
-    run("gpt2_finetune", whole, [sys.executable], *steps, *batches(8, 1))
-    process = launch("gpt2_finetune", cut, TORCHRUN, *steps, *batches(8, 2))
+def test_several_processes_resume_in_the_middle_of_an_epoch_with_its_order(tmp_path):
+    steps = ["--smoke", "--num_train_epochs", "3", "--bf16", "false", *batches(4, 2)]
+    steps += ["--save_strategy", "steps", "--save_steps", "9", "--load_best_model_at_end", "false"]
+    weights = []
+    for name in ("whole", "cut"):
+        folder = tmp_path / name
+        folder.mkdir()
+        if name == "cut":
+            stop_after_first_checkpoint("bert_finetune", folder, TORCHRUN, *steps)
+            assert list(folder.glob("outputs/*/checkpoint-9"))
+        resume = ["--resume_from_checkpoint", "last"] if name == "cut" else []
+        run("bert_finetune", folder, TORCHRUN, *steps, *resume)
+        weights.append(load_file(folder / "outputs/bert_finetune/model.safetensors"))
+    for name, tensor in weights[0].items():
+        np.testing.assert_allclose(tensor, weights[1][name], atol=1e-6, err_msg=name)
+
+
+def stop_after_first_checkpoint(name, folder, launcher, *flags):
+    process = launch(name, folder, launcher, *flags)
     while (
-        not list(cut.glob("outputs/*/checkpoint-*/trainer_state.json")) and process.poll() is None
+        not list(folder.glob("outputs/*/checkpoint-*/trainer_state.json"))
+        and process.poll() is None
     ):
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)
     _, err = process.communicate()
     assert process.returncode == -signal.SIGKILL, err
     time.sleep(1)  # until its children are gone
+
+
+def test_training_resumes_with_another_number_of_processes(tmp_path):
+    steps = ["--smoke", "--max_steps", "60", "--save_steps", "20", "--cache_dir", "cache"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    run("gpt2_finetune", whole, [sys.executable], *steps, *batches(8, 1))
+    stop_after_first_checkpoint("gpt2_finetune", cut, TORCHRUN, *steps, *batches(8, 2))
     run(
         "gpt2_finetune",
         cut,

@@ -806,18 +806,24 @@ def test_a_push_uploads_pictures_and_no_pickle(as_user, hub, monkeypatch, tmp_pa
     def create(name, **options):
         return SimpleNamespace(repo_id=f"someone/{name}")
 
-    def upload(repo_id, folder_path, allow_patterns):
-        there = [path.name for path in Path(folder_path).iterdir() if path.is_file()]
-        chosen = huggingface_hub.utils.filter_repo_objects(there, allow_patterns=allow_patterns)
-        sent.append((repo_id, set(chosen)))
+    def upload(repo_id, folder_path, **patterns):
+        there = [path for path in Path(folder_path).rglob("*") if path.is_file()]
+        names = [path.relative_to(folder_path).as_posix() for path in there]
+        sent.append((repo_id, set(huggingface_hub.utils.filter_repo_objects(names, **patterns))))
 
     monkeypatch.setattr(huggingface_hub, "create_repo", create)
     monkeypatch.setattr(huggingface_hub, "upload_folder", upload)
+    private = Path("outputs/bert_finetune/other")
+    private.mkdir(parents=True)
+    for folder in (private, private.parent):
+        (folder / "generated.txt").write_text("a prompt")
+    (private / "config.json").write_text("{}")
     status, output, errors = as_user(
         "bert_finetune", "--smoke", "--push_to_hub", "--max_steps", "1"
     )
     assert status == 0, errors
     ((name, files),) = sent
+    assert "generated.txt" not in files and not any("/" in file for file in files)
     assert name == "someone/bert_finetune" and f"Uploaded to {name}" in output
     assert {"model.safetensors", "training_curve.png", "confusion_matrix.png"} <= files
     assert "tokenizer.json" in files and "all_results.json" in files

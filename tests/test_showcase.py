@@ -365,6 +365,39 @@ def test_one_command_measures_and_writes_table_and_figures(tmp_path, monkeypatch
         assert float(gain) == pytest.approx(figures[other] / figures["NumPy"], rel=0.01, abs=0.005)
 
 
+# Enough to run every line of theirs.
+SMALL = {
+    "bert_finetune": "--rounds 1 --rows 64",
+    "gpt2_finetune": "--rounds 1 --steps 2 --block_size 32 --batch_size 1",
+    "glue_mrpc": "--rounds 1",
+    "t5_translator": "--rounds 1 --sentences 8",
+    "seq2seq_lstm": "--rounds 1 --batches 2",
+    "self_attention": "--rounds 2 --tokens 256",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.real_model
+@pytest.mark.parametrize("command", dict.fromkeys(row.command for row in benchmarks.ROWS))
+def test_every_row_of_the_benchmarks_can_be_measured(command, real_data, real_model):
+    script = Path(command.split()[1]).stem
+    need(script)
+    figures = benchmarks.measure(f"{command} {SMALL[script]}")
+    for row in benchmarks.ROWS:
+        if row.command == command:
+            assert {row.usual[1], row.best[1], row.ours} <= set(figures)
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.parametrize("section", ["bert", "t5", "gpt2"])
+def test_the_benchmark_for_a_gpu_runs_without_one(section, real_data):
+    command = [sys.executable, "tests/benchmarks/gpu.py", "--tiny", "--only", section]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout, done.stderr
+
+
 def test_benchmarks_show_every_rival_and_the_ratio_to_it():
     row = benchmarks.Row("sort", "s", "python x.py", ("slow", "a"), ("good", "b"), "c")
     assert row.line({"a": 6, "b": 1.5, "c": 3}) == (

@@ -117,7 +117,8 @@ def test_smoke_alone(run_alone, tmp_path, monkeypatch):
         if name.endswith((".bin", ".pt", ".pkl")) or name.startswith(("checkpoint", "."))
     ]
     metrics = json.loads((output / "all_results.json").read_text())
-    assert metrics["bleu"] == pytest.approx(100) and metrics["chrf"] == pytest.approx(100)
+    assert metrics["train_bleu"] == pytest.approx(100)
+    assert metrics["train_chrf"] == pytest.approx(100)
     assert "warning: scores are of training pairs: no --validation_file" in done.stderr
     assert "--model_name_or_path=outputs/t5_translator" in done.stdout
     # the saved folder translates in a new process, through a pipe
@@ -202,6 +203,15 @@ def test_the_fast_way_does_what_the_checkpoint_asks_for(model, tokenizer, asked,
         monkeypatch.setattr(model.generation_config, name, value)
     plain = t5.translate(TEXTS, model, tokenizer, fast=False)
     assert t5.translate(TEXTS, model, tokenizer) == plain
+
+
+def test_without_the_argument_there_are_no_beams_whatever_the_checkpoint_says(
+    model, tokenizer, monkeypatch
+):
+    expected = t5.translate(TEXTS, model, tokenizer)
+    monkeypatch.setattr(model.generation_config, "num_beams", 4)
+    assert t5.translate(TEXTS, model, tokenizer) == expected
+    assert t5.translate(TEXTS, model, tokenizer, fast=False) == expected
 
 
 def test_limit_follows_the_source(model, tokenizer):
@@ -350,7 +360,7 @@ def test_training_leaves_no_traces(validation, tmp_path):
     trainer = t5.build_trainer(model, tokenizer, training_args, pairs, PROMPT)
     assert surroundings(model, tokenizer, training_args) == before
     assert t5.train(trainer)["train_loss"] > 0
-    t5.evaluate(pairs["train"], partial(t5.translate, model=model, tokenizer=tokenizer))
+    t5.evaluate(pairs, partial(t5.translate, model=model, tokenizer=tokenizer))
     assert surroundings(model, tokenizer, training_args) == before
     assert (tmp_path / "out" / "model.safetensors").exists()
 
@@ -652,7 +662,7 @@ def test_training_on_own_pairs(tmp_path, capfd):
     assert len(re.findall(r"'eval_loss': '?[\d.]+", out)) == 30  # one for each of the 30 epochs
     for source, target in PAIRS:
         assert f"  {source} -> {target}\n" in out
-    assert json.loads((tmp_path / "out" / "all_results.json").read_text())["chrf"] > 99.9
+    assert json.loads((tmp_path / "out" / "all_results.json").read_text())["eval_chrf"] > 99.9
     assert not list((tmp_path / "out").glob("checkpoint-*"))
     flags = (
         "--source_lang",
@@ -733,8 +743,10 @@ PAIRS_TO_LEARN = [
 ]
 
 
-def test_collator_pads_what_it_tokenizes(model, tokenizer):
-    batch = t5.PairCollator(tokenizer, model, prompt=PROMPT)(PAIRS_TO_LEARN)
+def test_batches_hold_the_pairs_padded(model, tokenizer, tmp_path):
+    args = t5.FineTuningArguments(output_dir=str(tmp_path), use_cpu=True)
+    trainer = t5.build_trainer(model, tokenizer, args, {"train": PAIRS_TO_LEARN}, PROMPT)
+    batch = trainer.data_collator([trainer.train_dataset[row] for row in range(2)])
     for row, (source, target) in enumerate(PAIRS_TO_LEARN):
         ids, labels = tokenizer(PROMPT + source).input_ids, tokenizer(target).input_ids
         assert batch["input_ids"][row, : len(ids)].tolist() == ids and batch["attention_mask"][
@@ -746,13 +758,25 @@ def test_collator_pads_what_it_tokenizes(model, tokenizer):
         )
 
 
+@pytest.mark.parametrize("words", [509, 510, 511, 600])
+def test_a_long_pair_is_cut_before_its_end_token(tokenizer, words, capsys):
+    text = " ".join(["Wasser"] * words)
+    whole = tokenizer(text).input_ids
+    [row] = t5.encode_pairs([(text, text)], tokenizer, "")
+    for ids in row.values():
+        assert len(ids) == min(512, len(whole)) and ids[-1] == tokenizer.eos_token_id
+        assert ids[:-1] == whole[: len(ids) - 1]
+    assert ("have more than 512 tokens" in capsys.readouterr().err) == (len(whole) > 512)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_loss_is_the_librarys_over_all_tokens(model, tokenizer, tmp_path, smoothing):
     flags = ["--smoke", "--output_dir", str(tmp_path), "--label_smoothing_factor", str(smoothing)]
     _, _, training_args = t5.parse_arguments(flags)
     pairs = {"train": PAIRS_TO_LEARN}
     trainer = t5.build_trainer(model, tokenizer, training_args, pairs, PROMPT)
-    batch = trainer.data_collator(PAIRS_TO_LEARN).to(model.device)  # where the trainer has put it
+    batch = trainer.data_collator(trainer.train_dataset)
+    batch = batch.to(model.device)  # where the trainer has put it
     tokens = (batch["labels"] != -100).sum()
     model.eval()  # no dropout
     expected = LabelSmoother(smoothing)(model(**batch), batch["labels"])
@@ -762,6 +786,47 @@ def test_loss_is_the_librarys_over_all_tokens(model, tokenizer, tmp_path, smooth
         expected = model(**batch).loss
         found = trainer.compute_loss(model, dict(batch), num_items_in_batch=tokens)
     assert found.item() == pytest.approx(expected.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("flag", ["--input_file", "--reference_file"])
+def test_a_wrong_name_costs_no_training(flag, tmp_path, monkeypatch):
+    monkeypatch.setattr(t5, "train", None)
+    files = {"--input_file": tmp_path / "a.txt", "--reference_file": tmp_path / "b.txt"}
+    for path in files.values():
+        path.write_text("a\n")
+    files[flag] = tmp_path / "missing.txt"
+    flags = [str(word) for pair in files.items() for word in pair]
+    with pytest.raises(FileNotFoundError, match="missing"):
+        t5.main(["--smoke", *flags, "--output_file", str(tmp_path / "c.txt")])
+
+
+def test_validation_pairs_alone_are_refused(tmp_path):
+    """Or the built-in pairs would be trained on, whatever their languages are."""
+    path = write_pairs(tmp_path / "v.tsv", PAIRS_TO_LEARN)
+    with pytest.raises(t5.InputError, match="need --do_train and --train_file"):
+        t5.main(["--do_train", "--validation_file", str(path)])
+
+
+def test_scores_of_a_file_do_not_take_the_place_of_those_of_the_training(tmp_path, capfd):
+    pairs = write_pairs(tmp_path / "v.tsv", PAIRS_TO_LEARN)
+    output = tmp_path / "out"
+    flags = ["--smoke", "--max_steps", "3", "--output_dir", output]
+    flags += ["--train_file", pairs, "--validation_file", pairs]
+    assert run(capfd, *flags)[0] == 0
+    trained = json.loads((output / "all_results.json").read_text())
+    assert {"eval_bleu", "eval_chrf"} <= set(trained) and "bleu" not in trained
+    (tmp_path / "a.txt").write_text("Water.\n")
+    (tmp_path / "b.txt").write_text("Wasser.\n")
+    flags = ["--model_name_or_path", output, "--input_file", tmp_path / "a.txt"]
+    flags += ["--reference_file", tmp_path / "b.txt", "--output_file", tmp_path / "c.txt"]
+    assert run(capfd, *flags)[0] == 0
+    scored = json.loads((output / "all_results.json").read_text())
+    assert scored == scored | trained and "bleu" in scored
+
+
+def test_an_empty_file_of_references_ends_in_one_line():
+    with pytest.raises(t5.InputError, match="0 references for 0 translations"):
+        t5.score([], [])
 
 
 def test_bad_data_is_an_exception_for_an_importing_program(folder, tmp_path):
@@ -814,7 +879,7 @@ def test_smoke_learns_own_pairs_as_they_are(name, tmp_path, capfd):
     for source, target in LANGUAGES[name]:
         assert f"  {source} -> {target}\n" in out
     metrics = json.loads((tmp_path / "out" / "all_results.json").read_text())
-    assert metrics["chrf"] == pytest.approx(100)
+    assert metrics["eval_chrf"] == pytest.approx(100)
     source, target = LANGUAGES[name][0]
     out = run(capfd, "--model_name_or_path", tmp_path / "out", "--text", source)[1]
     assert f"Translation: {target}\n" in out
@@ -873,9 +938,10 @@ def test_bleu_is_against_the_raw_texts(model, tokenizer, capfd):
     """The tokenizer loses braces: a translation without them is not the reference."""
     references = ["Das {Haus} ist  wunderbar, sagte er."] * 2
     found = ["Das Haus ist wunderbar, sagte er."] * 2
-    scores = t5.evaluate([("a", reference) for reference in references], lambda texts: found)
+    pairs = {"validation": [("a", reference) for reference in references], "train": []}
+    scores = t5.evaluate(pairs, lambda texts: found)
     expected = sacrebleu.corpus_bleu(found, [references]).score
-    assert scores["bleu"] == pytest.approx(expected) and 0 < expected < 100
+    assert scores["eval_bleu"] == pytest.approx(expected) and 0 < expected < 100
     assert f"  a -> {found[0]}\n" in capfd.readouterr().out
 
 
@@ -1062,7 +1128,9 @@ def test_encodings_of_every_file(folder, tmp_path, capfd):
         patch.setattr(t5, "translate", lambda texts, *_, **__: seen.extend(texts) or list(texts))
         run(capfd, *model, "--input_file", tmp_path / "in.txt", "--encoding", "cp1252")
     assert seen == ["Wär „gut“ 5 €"]
-    found = t5.load_pairs(str(tmp_path / "p.txt"), str(tmp_path / "p.txt"), "cp1252")
+    path = str(tmp_path / "p.txt")
+    args = t5.ScriptArguments(train_file=path, validation_file=path, encoding="cp1252")
+    found = t5.load_pairs(args)
     assert found == {"train": [("Öl", "œuf €")], "validation": [("Öl", "œuf €")]}
     (tmp_path / "p.txt").write_bytes("Öl\tœuf\r\n".encode("utf-16"))
     assert t5.read_pairs(str(tmp_path / "p.txt")) == [("Öl", "œuf")]
@@ -1142,7 +1210,8 @@ def test_an_empty_file_of_references_is_no_score(folder, tmp_path, capfd):
 
 def test_a_model_without_a_prompt_goes_on_without_one():
     flags = ["--do_train", "--source_prefix", "", "--no_repeat_ngram_size", "0"]
-    found = shlex.split(t5.next_command(*t5.parse_arguments(flags)))
+    args, options, _ = t5.parse_arguments(flags)
+    found = shlex.split(t5.next_command(args, options))
     assert "--source_prefix=" in found and "--no_repeat_ngram_size=0" not in found
 
 
