@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -170,34 +171,31 @@ def test_metrics_count_every_row_once(without_dropout, tmp_path):
     assert len(found[0][1].splitlines()) == 24
 
 
+# A training whose checkpoints stay.
+KEEPS_CHECKPOINTS = """
+import bert_finetune
+bert_finetune.report = lambda *_: None
+bert_finetune.main()
+"""
+
+
 def test_several_processes_resume_in_the_middle_of_an_epoch_with_its_order(tmp_path):
-    steps = ["--smoke", "--num_train_epochs", "3", "--bf16", "false", *batches(4, 2)]
-    steps += ["--save_strategy", "steps", "--save_steps", "9", "--load_best_model_at_end", "false"]
-    weights = []
-    for name in ("whole", "cut"):
-        folder = tmp_path / name
-        folder.mkdir()
-        if name == "cut":
-            stop_after_first_checkpoint("bert_finetune", folder, TORCHRUN, *steps)
-            assert list(folder.glob("outputs/*/checkpoint-9"))
-        resume = ["--resume_from_checkpoint", "last"] if name == "cut" else []
-        run("bert_finetune", folder, TORCHRUN, *steps, *resume)
-        weights.append(load_file(folder / "outputs/bert_finetune/model.safetensors"))
-    for name, tensor in weights[0].items():
-        np.testing.assert_allclose(tensor, weights[1][name], atol=1e-6, err_msg=name)
-
-
-def stop_after_first_checkpoint(name, folder, launcher, *flags):
-    process = launch(name, folder, launcher, *flags)
-    while (
-        not list(folder.glob("outputs/*/checkpoint-*/trainer_state.json"))
-        and process.poll() is None
-    ):
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    _, err = process.communicate()
-    assert process.returncode == -signal.SIGKILL, err
-    time.sleep(1)  # until its children are gone
+    """The second of three epochs, which have twelve steps each."""
+    need("bert_finetune")
+    (tmp_path / "train.py").write_text(KEEPS_CHECKPOINTS)
+    command = [*TORCHRUN, "train.py", "--smoke", "--num_train_epochs", "3", "--bf16", "false"]
+    command += ["--save_strategy", "steps", "--save_steps", "18", "--save_total_limit", "9"]
+    command += ["--load_best_model_at_end", "false", *batches(4, 2)]
+    environment = ENVIRONMENT | {"PYTHONPATH": str(SCRIPTS["bert_finetune"].parent)}
+    options = {"cwd": tmp_path, "env": environment, "check": True, "capture_output": True}
+    subprocess.run(command, **options)
+    output = tmp_path / "outputs" / "bert_finetune"
+    whole = load_file(output / "model.safetensors")
+    shutil.rmtree(output / "checkpoint-36")
+    (output / "model.safetensors").unlink()
+    subprocess.run([*command, "--resume_from_checkpoint", "last"], **options)
+    for name, tensor in load_file(output / "model.safetensors").items():
+        np.testing.assert_allclose(tensor, whole[name], atol=1e-6, err_msg=name)
 
 
 def test_training_resumes_with_another_number_of_processes(tmp_path):
@@ -206,7 +204,15 @@ def test_training_resumes_with_another_number_of_processes(tmp_path):
     whole.mkdir()
     cut.mkdir()
     run("gpt2_finetune", whole, [sys.executable], *steps, *batches(8, 1))
-    stop_after_first_checkpoint("gpt2_finetune", cut, TORCHRUN, *steps, *batches(8, 2))
+    process = launch("gpt2_finetune", cut, TORCHRUN, *steps, *batches(8, 2))
+    while (
+        not list(cut.glob("outputs/*/checkpoint-*/trainer_state.json")) and process.poll() is None
+    ):
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    _, err = process.communicate()
+    assert process.returncode == -signal.SIGKILL, err
+    time.sleep(1)  # until its children are gone
     run(
         "gpt2_finetune",
         cut,
