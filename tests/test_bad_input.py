@@ -270,7 +270,7 @@ ROWS = [
     (
         "gpt2_finetune",
         "--smoke --validation_split_percentage 100",
-        r"0 tokens for train",
+        r"0 tokens of the built-in text for train",
     ),
     ("gpt2_finetune", "--smoke --validation_file good.txt", r"no train file"),
     ("gpt2_finetune", "--smoke --do_train --do_eval --validation_split_percentage 0", r"0 tokens"),
