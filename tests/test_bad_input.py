@@ -470,7 +470,11 @@ ROWS = [
     # self_attention
     ("self_attention", "--nonsense", r"--nonsense"),
     ("self_attention", "--embedding_dim 0", r"--embedding_dim 0"),
-    ("self_attention", "--embedding_dim 6 --num_heads 4", r"no multiple of --num_heads 4"),
+    (
+        "self_attention",
+        "--embedding_dim 6 --num_heads 4",
+        r".*no multiple up to 4096 of --num_heads 4",
+    ),
     ("self_attention", "--embedding_dim 1000000000000", r"--embedding_dim 1000000000000 .* 4096"),
     ("self_attention", "--num_heads -1", r"--num_heads -1"),
     ("self_attention", "--seed x", r"--seed"),
