@@ -22,7 +22,7 @@ python gpt2_finetune.py --do_predict --prompt "It was a" --model_name_or_path ou
 
 The text becomes one long stream of tokens, cut into blocks. Of each token of a block the model says
 how probable it is after those before it. So the labels are the block itself, one to the left; ten
-tokens of the built-in text, where <end> is the model's token for the end of a text:
+tokens of a text, where <end> is the model's token for the end of a text:
 
 position    1          2          3      4      5      6     7       8       9     10
 input       The        lighthouse keeper climbs ninety steps every   evening .     <end>
@@ -36,8 +36,9 @@ input_ids  (batch, block_size)                some of its blocks, and the labels
 logits     (batch, block_size, vocabulary)    after each token, of the next one
 loss       ()
 
-Read `main`, then what it calls, in that order: model, data, training, writing. Below
-them stand "Speed", which changes no meaning of a result, and "Plumbing", which serves `main` alone.
+Read `main`, then what it calls, in the order of the first calls: model, data, trainer, writing,
+training, measures. `main` writes first to show what the model does before its training. Below stand
+"Speed", which changes no meaning of a result, and "Plumbing", which serves `main` alone.
 """
 
 import argparse
@@ -222,11 +223,13 @@ def load_datasets(
             cut = max(0, len(tokens) * (100 - args.validation_split_percentage) // 100)
             tokens = tokens[:cut] if split == "train" else tokens[cut:]
         stride = block_size if split != "train" or args.stride is None else args.stride
-        found = f"{len(tokens):,} tokens for {split}"
+        origin = "" if paths else " of the built-in text"
+        found = f"{len(tokens):,} tokens{origin} for {split}"
         if stride < 1 or not 1 < block_size <= len(tokens):
             raise InputError(f"{found}: no block of --block_size {block_size}, --stride {stride}")
         datasets[split] = blocks = TextDataset(tokens, block_size, stride)
-        left = (len(tokens) - block_size) % stride
+        # All tokens but the first block's and what every further block adds.
+        left = len(tokens) - block_size - (len(blocks) - 1) * min(stride, block_size)
         print(f"{found} in {len(blocks):,} blocks of {block_size}; left out: {left:,}")
     return datasets
 
@@ -292,7 +295,8 @@ def read_pieces(path: str, encoding: str) -> Iterator[str]:
     """Yield a text in pieces, in constant memory; joined, they are the text.
 
     Between two words a token ends in every tokenizer that keeps words apart: the ids of the pieces
-    are those of the whole text. A byte order mark is left out and line ends become a newline.
+    are those of the whole text. Only in text without spaces, such as Chinese, may a cut, one in
+    4,096 characters, split a token. A byte order mark is left out and line ends become a newline.
     """
     with open(path, encoding=encoding_of(path, encoding)) as file:
         text = ""
@@ -325,7 +329,11 @@ def read_column(path: str, column: str, encoding: str) -> Iterator[str]:
 
 
 def tokenize(texts: Iterator[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
-    """Yield the ids of each text; of pieces of one text, joined, they are those of that text."""
+    """Yield the ids of each text.
+
+    Those of pieces of one text, joined, are those of that text, as far as `read_pieces` has cut it
+    between two words.
+    """
     encode = partial(tokenizer, add_special_tokens=False)
     whole, first, second = encode(["a b", "a", " b"])["input_ids"]
     # Tokenizers of SentencePiece's kind add a space before each piece: then it loses its own.
@@ -340,7 +348,8 @@ class TextDataset(torch.utils.data.Dataset):
 
     `tokens`: integers, shape (tokens,): an array, a memory-mapped file or a slice of one. Item `i`:
     the tokens from `i * stride` on, int64 of shape (block_size,). What does not fill a last block
-    is left out. Without a stride the blocks lie side by side; a smaller one makes them overlap.
+    is left out. Without a stride the blocks lie side by side; a smaller one makes them overlap, and
+    a larger one leaves out what lies between two blocks.
     """
 
     def __init__(self, tokens: np.ndarray, block_size: int, stride: int | None = None):
@@ -496,13 +505,14 @@ def measure(
     """Return perplexity, bits per byte, tokens per second, and how much of the texts is copied.
 
     The perplexity is exp of the loss in nats per token. Bits per byte, unlike the loss, can be
-    compared between tokenizers; control tokens cost bits and are no text.
+    compared between tokenizers; the end-of-text token costs bits and is no text.
     """
     found = {}
     if "eval_loss" in metrics:
         loss, blocks = metrics["eval_loss"], datasets["validation"]
         tokens = blocks.tokens[: len(blocks) * blocks.block_size]
         found["eval_perplexity"] = np.exp(loss)
+        # The first token of a block, which nothing predicts, counts as the mean of the others.
         size = sum(len(text.encode()) for text in decode(tokens, tokenizer))
         found["eval_bits_per_byte"] = loss / np.log(2) * len(tokens) / size
     if "train_loss" in metrics:
@@ -776,7 +786,9 @@ def report(
 
 
 # What PyTorch says, and what helps.
-SMALLER = "give a smaller --per_device_train_batch_size or --block_size"
+SMALLER = (
+    "give a smaller --per_device_train_batch_size, --per_device_eval_batch_size or --block_size"
+)
 REMEDIES = {
     "out of memory": SMALLER,
     "allocate memory": SMALLER,
@@ -796,8 +808,8 @@ SMOKE = {
     "bf16": False,
     "temperature": 0.0,
 }
-# The last paragraph, which the split leaves for validation, repeats sentences of the others: a
-# model that has learned those can predict it.
+# The last paragraph, most of which the split leaves for validation, repeats sentences of the
+# others: a model that has learned those can predict it.
 SAMPLE_TEXT = """
 The lighthouse keeper climbs ninety steps every evening. Before dark she lights the lamp, winds the
 clock and writes the weather into a blue book that her grandfather began.

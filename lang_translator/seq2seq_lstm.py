@@ -110,7 +110,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers, ops
+from keras import layers
 from matplotlib.figure import Figure
 from sacrebleu.metrics import BLEU, CHRF
 from sacrebleu.significance import PairedTest
@@ -173,7 +173,7 @@ def main(argv: list[str] | None = None) -> None:
     checkpoint = prepare_run(args)
     train, validation, test, texts = load_splits(args)
     folder = checkpoint or args.model_name_or_path
-    translator = load_translator(folder) if folder else new_translator(train, **args.model)
+    translator = load_translator(folder) if folder else new_translator(train, **args.new_model)
     translator.search = compile_search(translator.model, args.num_beams)
     metrics = {}
     if args.do_train:
@@ -191,21 +191,28 @@ def load_splits(args: argparse.Namespace) -> tuple[Pairs, Pairs, Pairs, list[str
 
     Without texts these are the sources of the test.
     """
+    read = partial(read_pairs, encoding=args.encoding)
     train, texts = SAMPLE_PAIRS, list(args.text)
     if args.train_file:
-        train = read_pairs(args.train_file, args.encoding)[: args.max_train_samples]
+        train = read(args.train_file)[: args.max_train_samples]
     few = len(train) < 50
     if args.validation_file:
-        validation = read_pairs(args.validation_file, args.encoding)
+        validation = read(args.validation_file)
     elif few:
-        print("fewer than 50 pairs: learnt by heart, they validate, too", file=sys.stderr)
         validation = train
+        if args.do_train:
+            print("fewer than 50 pairs: learnt by heart, they validate, too", file=sys.stderr)
     else:
         train, validation = hold_out(train)
     if few:
-        # Enough for a validation after every epoch.
+        # So often in an epoch: else validations, one after each, would take most of the time.
         train = train * 20
-    test = read_pairs(args.test_file, args.encoding) if args.test_file else validation
+    test = validation
+    if args.test_file:
+        test = read(args.test_file)
+    elif args.do_eval:
+        origin = args.validation_file or args.train_file or "built-in"
+        print(f"no --test_file: scored are the validation pairs ({origin})")
     if args.input_file:
         texts += read_lines(args.input_file, args.encoding)
     elif not texts:
@@ -285,10 +292,12 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int, max_seq_length: int) 
     steps = [pre_tokenizers.Metaspace(split=False), words]
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
     tokenizer.decoder = decoders.Metaspace()
-    options = {"special_tokens": SPECIAL_TOKENS, "show_progress": False}
     # No line ends, which it might write.
     texts = (" ".join(text.split()) for text in texts)
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=vocab_size, **options))
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=SPECIAL_TOKENS, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.BertProcessing(("<eos>", EOS), ("<sos>", SOS))
     tokenizer.enable_truncation(max_seq_length)
     # "<eos>" in a text is text.
@@ -324,13 +333,13 @@ def build_encoder(
     """
     source = keras.Input((None,), dtype="int32")
     words = layers.Dropout(dropout)(layers.Embedding(vocab_size, embedding_dim)(source))
-    mask = ops.not_equal(source, PAD)
+    mask = source != PAD
     if attention:
         # Each direction has half of the units.
         lstm = layers.LSTM(hidden_size // 2, return_sequences=True, return_state=True)
         memory, *states = layers.Bidirectional(lstm)(words, mask=mask)
-        # Keras warns of a memory that carries its mask along.
-        memory = ops.where(ops.expand_dims(mask, -1), memory, 0)
+        # A sum does not carry Keras' own mask along: the decoder, which is given ours, would warn.
+        memory = memory + 0
         h, c = layers.Concatenate()(states[::2]), layers.Concatenate()(states[1::2])
         encoded = [h, c, memory, mask]
     else:
@@ -359,8 +368,9 @@ def build_decoder(
         memory, mask = seen
         # h W of equation 8, scaled
         query = layers.Dense(size, use_bias=False)(output) * size**-0.5
-        look_back = layers.Attention()
-        context, weights = look_back([query, memory], [None, mask], return_attention_scores=True)
+        context, weights = layers.Attention()(
+            [query, memory], [None, mask], return_attention_scores=True
+        )
         # (batch, target, 2 * hidden), for equation 5
         both = layers.Concatenate()([context, output])
         output = layers.Dense(size, "tanh", use_bias=False)(both)
@@ -415,10 +425,10 @@ def fit(
     recipe = Recipe(**options)
     _, data = encode_pairs(translator, train, "training")
     validation, _ = encode_pairs(translator, validation, "validation")
-    # A second model learns. The translator's gets the average of its weights: it translates better.
-    epoch_steps = len(train) / recipe.batch_size
-    learner = build_learner(translator, recipe.learning_rate, epoch_steps)
-    averaged = translator.model.trainable_variables
+    # A second model learns. Adam keeps moving averages of its weights, which translate better:
+    # `finalize_variable_values` copies them into the translator's model.
+    learner = build_learner(translator, recipe.learning_rate, len(train) / recipe.batch_size)
+    weights = translator.model.trainable_variables
     if checkpoint:
         # With the optimizer's state.
         learner.load_weights(Path(checkpoint, "model.keras"))
@@ -430,7 +440,7 @@ def fit(
     while len(history) < min(recipe.num_train_epochs, best_epoch(history) + patience):
         rng = np.random.default_rng([recipe.seed, len(history)])
         loss = train_epoch(learner, step, make_batches(data, recipe.batch_size, rng), rng)
-        learner.optimizer.finalize_variable_values(averaged)
+        learner.optimizer.finalize_variable_values(weights)
         record = {"epoch": len(history) + 1, "train_loss": loss}
         record |= evaluate(translator, validation, "eval", recipe.batch_size)
         history.append(record)
@@ -438,7 +448,7 @@ def fit(
         print(", ".join(f"{name} {value:.4g}" for name, value in record.items()))
     best = best_epoch(history)
     learner.load_weights(Path(output_dir, f"checkpoint-{best:04}", "model.keras"))
-    learner.optimizer.finalize_variable_values(averaged)
+    learner.optimizer.finalize_variable_values(weights)
     save_translator(translator, output_dir)
     draw_training_curve(history, output_dir)
     draw_alignment(translator, validation[0][0], output_dir)
@@ -448,13 +458,16 @@ def fit(
 def build_learner(translator: Translator, learning_rate: float, epoch_steps: float) -> keras.Model:
     """Return a copy of the model, with Adam.
 
-    It clips gradients, and averages the weights over some two epochs.
+    It clips gradients, and averages the weights over some two epochs. `epoch_steps`: updates in an
+    epoch.
     """
     learner = build_model(**translator.settings)
     learner.set_weights(translator.model.get_weights())
     momentum = 1 - 0.5 / max(1, epoch_steps)
-    options = {"global_clipnorm": 1.0, "use_ema": True, "ema_momentum": momentum}
-    learner.compile(keras.optimizers.Adam(learning_rate, **options))
+    adam = keras.optimizers.Adam(
+        learning_rate, global_clipnorm=1.0, use_ema=True, ema_momentum=momentum
+    )
+    learner.compile(adam)
     # So that its state can be loaded.
     learner.optimizer.build(learner.trainable_variables)
     return learner
@@ -479,7 +492,7 @@ def train_step(
         losses, smoothed = cross_entropy(learner, source, target, smoothing, training=True)
         loss = tf.reduce_mean(smoothed)
     gradients = tape.gradient(loss, learner.trainable_variables)
-    learner.optimizer.apply(gradients, learner.trainable_variables)
+    learner.optimizer.apply(gradients)
     return losses
 
 
@@ -689,7 +702,9 @@ def draw_alignment(translator: Translator, text: str, output_dir: str) -> None:
         return
     encoder, decoder, _ = parts(translator.model)
     [source] = encode(translator.source_tokenizer, [text])
-    [target] = encode(translator.target_tokenizer, translate(translator, [text]))
+    # What the decoder writes for this piece alone, which ends with the token before <eos>.
+    piece = " ".join(text.split())[: source.offsets[-2][1]]
+    [target] = encode(translator.target_tokenizer, translate(translator, [piece]))
     given = [*encoder(tf.constant([source.ids])), tf.constant([target.ids[:-1]])]
     # (target length - 1, source length)
     weights = tf.cast(decoder(given)[3][0], tf.float32)
@@ -798,21 +813,21 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     if not (args.do_train or args.do_eval or args.do_predict):
         args.do_train = not args.model_name_or_path
         args.do_eval = args.do_train or args.test_file
-        own = args.text or args.input_file or args.output_file
-        args.do_predict = own or not args.do_eval
+        args.do_predict = args.text or args.input_file or args.output_file or not args.do_eval
     if not (args.do_train or args.model_name_or_path):
         raise InputError("no model: add --do_train, or name one with --model_name_or_path")
     if not args.output_dir:
         args.output_dir = "outputs/seq2seq_lstm" if args.do_train else args.model_name_or_path
-    args.model = {name: getattr(args, name) for name in MODEL}
+    args.new_model = {name: getattr(args, name) for name in MODEL}
     args.recipe = {name: getattr(args, name) for name in vars(Recipe())}
     return args
 
 
 def has_bf16() -> bool:
     """Tell whether bfloat16 is fast: on GPUs from Ampere, on CPUs with AVX-512 BF16 or AMX."""
-    for gpu in tf.config.list_physical_devices("GPU"):
-        return tf.config.experimental.get_device_details(gpu)["compute_capability"] >= (8, 0)
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        return tf.config.experimental.get_device_details(gpus[0])["compute_capability"] >= (8, 0)
     cpu = Path("/proc/cpuinfo")
     return cpu.exists() and "_bf16" in cpu.read_text()
 
@@ -926,9 +941,8 @@ def encoding_of(path: str | Path, encoding: str = "utf-8-sig") -> str:
 
 def save_checkpoint(translator: Translator, learner: keras.Model, output_dir: str) -> None:
     """Save the epoch that has just ended; of the earlier ones only the best stays."""
-    history = translator.history
-    last = Path(output_dir, f"checkpoint-{len(history):04}")
-    best = Path(output_dir, f"checkpoint-{best_epoch(history):04}")
+    last = Path(output_dir, f"checkpoint-{len(translator.history):04}")
+    best = Path(output_dir, f"checkpoint-{best_epoch(translator.history):04}")
     # Of an earlier run.
     shutil.rmtree(last, ignore_errors=True)
     save_translator(translator, last, learner)
@@ -953,7 +967,7 @@ def whole_files(output_dir: str | Path) -> Iterator[Path]:
 def draw_training_curve(history: list[dict], output_dir: str) -> None:
     """Draw the losses of every epoch."""
     axes = Figure(layout="constrained").subplots()
-    epochs = [record["epoch"] for record in history]
+    epochs = range(1, len(history) + 1)
     for name in ("train_loss", "eval_loss"):
         axes.plot(epochs, [record[name] for record in history], "o-", label=name)
     axes.set(xlabel="epoch", ylabel="nats per token", ylim=(0, None))
@@ -1051,8 +1065,9 @@ if __name__ == "__main__":
         remedy = "the same command with --resume_from_checkpoint last continues"
         print(f"error: interrupted: {remedy}", file=sys.stderr)
         sys.exit(130)
-    except (InputError, OSError, tf.errors.ResourceExhaustedError) as error:
-        if isinstance(error, tf.errors.ResourceExhaustedError):
-            error = "out of memory: give a smaller --batch_size"
+    except tf.errors.ResourceExhaustedError:
+        print("error: out of memory: give a smaller --batch_size", file=sys.stderr)
+        sys.exit(2)
+    except (InputError, OSError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         sys.exit(2)

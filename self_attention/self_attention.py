@@ -24,6 +24,9 @@ With n words, vectors of dim numbers, and h heads that have d = dim / h numbers 
     A V      (h, n, d)   of all values as much as the weights say
     Y        (n, dim)    the heads side by side; a transformer multiplies it by a fourth matrix, W_O
 
+Nothing in it tells where a word stands: shuffled words give the same rows, shuffled. (--causal lets
+a word see earlier ones only, and a trained BERT adds a vector for each position.)
+
 python self_attention.py --smoke                                      # the built-in sentence
 python self_attention.py --text "Time flies fast" --causal --steps    # all numbers on the way
 python self_attention.py --num_heads 2 --plot attention.html          # a page: who looks at whom
@@ -58,7 +61,7 @@ Array = np.ndarray
 Sentences = list[tuple[list[str], Array]]
 
 FLAGS = {
-    "smoke": {"action": "store_true", "help": "Use the built-in sentence, as without --text."},
+    "smoke": {"action": "store_true", "help": "Does nothing: the other scripts have this flag."},
     "text": {"nargs": "+", "help": "One sentence or more."},
     "embedding_dim": {"type": int, "default": 4, "help": "Numbers in a word's vector."},
     "num_heads": {"type": int, "default": 1, "help": "Heads, which share these numbers."},
@@ -105,6 +108,7 @@ def main(argv: list[str] | None = None) -> None:
 def random_projections(dim: int, seed: int = 42) -> Array:
     """Return matrices for queries, keys and values, float64 (3, dim, dim); a model learns them."""
     generator = np.random.default_rng(seed % 2**64)
+    # Divided so that vectors of variance 1 become queries, keys and values of variance 1.
     return generator.standard_normal((3, dim, dim)) / math.sqrt(dim)
 
 
@@ -166,10 +170,10 @@ def attention(
 ) -> tuple[Array, Array]:
     """Scaled dot-product attention, equation 1 of Vaswani et al. 2017, "Attention Is All You Need".
 
-    query (..., queries, dim), key (..., keys, dim), value (..., keys, value_dim), all float32 or
-    all float64; integers count as float64. mask: bool, broadcastable to (..., queries, keys), True
-    where a query may look; causal: query i sees keys 0 to i. Returns output (..., queries,
-    value_dim) and weights (..., queries, keys); a query that sees nothing gets zeros.
+    query (..., queries, d), key (..., keys, d), value (..., keys, width), all float32 or all
+    float64; integers count as float64. mask: bool, broadcastable to (..., queries, keys), True
+    where a query may look; causal: query i sees keys 0 to i. Returns output (..., queries, width)
+    and weights (..., queries, keys); a query that sees nothing gets zeros.
     """
     scores = scaled_scores(query, key, mask, causal)
     weights = softmax(scores)  # (..., queries, keys)
@@ -180,7 +184,7 @@ def scaled_scores(
     query: Array, key: Array, mask: Array | None = None, causal: bool = False
 ) -> Array:
     """Return how well each key fits each query, (..., queries, keys); -inf where it is hidden."""
-    # Divided first, since products of small integers would overflow.
+    # Divided first, since products of 8-bit integers would overflow.
     scores = (query / math.sqrt(query.shape[-1])) @ key.swapaxes(-1, -2)  # (..., queries, keys)
     if causal:
         # (queries, keys): True above the diagonal.
@@ -217,6 +221,7 @@ def print_weights(text: str, words: list[str], weights: Array) -> None:
             top = [key for key in order[:3] if row[key] > 0]
             cells = " ".join(f"{key:3d} ({row[key]:.3f})" for key in top)
             word = words[index] + " " * (width - columns(words[index]))
+            # The second by name, since the highest is often the word itself.
             second = words[top[1]] if len(top) > 1 else "-"
             print(f"{index:3d}  {word}  {cells:<35}  {second}")
 
@@ -457,21 +462,21 @@ def blockwise_attention(
     Memory grows with the number of words, not with its square: there is never more than a block of
     scores in each thread. Arguments as in `attention`; query, key and value have the same leading
     axes, or ValueError is raised. num_threads: one per core by default. Returns (..., queries,
-    value_dim), float32, or float64 where an argument is. Method: FlashAttention, Dao et al. 2022,
-    algorithm 1.
+    width), float32, or float64 where query, key or value is float64 or integers of 32 bits or more.
+    Method: FlashAttention-2, Dao 2023, algorithm 1 (https://arxiv.org/abs/2307.08691).
     """
-    *batch, queries, dim = query.shape
+    *batch, queries, d = query.shape
     keys, width = value.shape[-2:]
-    if key.shape != (*batch, keys, dim) or value.shape != (*batch, keys, width):
+    if key.shape != (*batch, keys, d) or value.shape != (*batch, keys, width):
         raise ValueError(f"{query.shape}, {key.shape} and {value.shape} do not fit together")
     dtype = np.result_type(query, key, value, np.float32)
     query, key, value = (np.asarray(array, dtype) for array in (query, key, value))
     if mask is not None:
         # A view: it costs nothing.
         mask = np.broadcast_to(mask, (*batch, queries, keys))
-    # |score| <= |query| |key| / sqrt(dim); up to 40, exp needs no maximum off: an eighth faster.
+    # |score| <= |query| |key| / sqrt(d); up to 40, exp needs no maximum off: an eighth faster.
     squares = np.vecdot(query, query).max(initial=0) * np.vecdot(key, key).max(initial=0)
-    small_scores = squares / dim <= 40**2
+    small_scores = squares / d <= 40**2
     output = np.empty((*batch, queries, width), dtype)
     # The last tiles come first: causal, they take longest.
     starts = range(0, queries, TILE)[::-1]
@@ -510,7 +515,7 @@ def attend(
     small_scores: bool,
     memory: Array,
 ) -> Array:
-    """Attend from a tile of queries (rows, dim) to keys (keys, dim), block by block.
+    """Attend from a tile of queries (rows, d) to keys (keys, d), block by block.
 
     The maximum and the sum of a row of scores are known after the last block only. So we add up
     exp(score - highest so far) and the same times value, and shrink both sums whenever a higher
@@ -556,6 +561,7 @@ def small_product(left: Array, right: Array, output: Array) -> None:
     right = np.ascontiguousarray(right)
     rows = max(1, 2**18 // right.size)
     whole = len(left) // rows * rows
+    # To split the first axis makes a view, so that `out` writes to `output` itself.
     stack = left[:whole].reshape(-1, rows, left.shape[1])
     np.matmul(stack, right, out=output[:whole].reshape(-1, rows, right.shape[1]))
     np.matmul(left[whole:], right, out=output[whole:])
@@ -584,7 +590,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     dim, heads = args.embedding_dim, args.num_heads
     if not 1 <= heads <= dim <= 4096 or dim % heads:
-        raise InputError(f"--embedding_dim {dim} is no multiple of --num_heads {heads}, up to 4096")
+        raise InputError(f"--embedding_dim {dim} is no multiple up to 4096 of --num_heads {heads}")
     if args.plot and args.plot.suffix.lower() not in (".png", ".pdf", ".svg", ".html"):
         raise InputError(f"--plot {args.plot} does not end in .png, .pdf, .svg or .html")
     own = ("embedding_dim", "num_heads", "causal", "seed")

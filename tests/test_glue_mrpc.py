@@ -760,6 +760,14 @@ def test_picture_is_a_small_png(script, tmp_path):
         assert 5_000 < len(data) < 100_000
 
 
+def test_both_halves_of_the_picture_say_which_split_is_which(script, tmp_path):
+    tensors = run(script, tmp_path, "--smoke")
+    figures = json.loads((tmp_path / "all_results.json").read_text())
+    for axes in script.draw_lengths(tensors, figures).axes:
+        names = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert names == ["train", "validation", "test"]
+
+
 def test_readme_blocks_prepare_pairs_and_train_from_the_saved_file(
     script, tmp_path, monkeypatch, capsys
 ):
@@ -1149,11 +1157,23 @@ def test_pairs_that_may_be_cut_are_counted_before_they_are_padded(script, tmp_pa
     saved = run(script, tmp_path / "out", *flags, "--max_seq_length", "10")
     assert saved["train"]["attention_mask"].sum(1).tolist() == [10, 10, 10, 5]
     printed = capsys.readouterr().out
-    expected = "train: 3 of 4 pairs fill --max_seq_length: more is cut\n"
-    assert printed.count("is cut") == 1 and expected in printed
+    expected = "train: 3 of 4 pairs fill --max_seq_length: longer ones are cut\n"
+    assert printed.count("are cut") == 1 and expected in printed
     assert printed.index(expected) < printed.index("train: 1 batches")
     run(script, tmp_path / "out", *flags, "--max_seq_length", "13")
-    assert "is cut" not in capsys.readouterr().out
+    assert "are cut" not in capsys.readouterr().out
+
+
+def test_labels_that_are_known_are_counted(script, tmp_path, capsys):
+    """A -1 is taken in a training file, too: the table shows how many there are."""
+    rows = "".join(f"{label}\t1\t2\tcat\tmat\n" for label in (1, -1, 0, -1, -1))
+    test = "index\t#1 ID\t#2 ID\t#1 String\t#2 String\n0\t1\t2\tcat\tmat\n"
+    data = save_glue(tmp_path / "glue", train=HEADER + rows, test=test)
+    run(script, tmp_path / "out", "--smoke", "--data_dir", str(data))
+    results = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    counts = {split: (found["pairs"], found["labelled"]) for split, found in results.items()}
+    assert counts == {"train": (5, 2), "test": (1, 0)}
+    assert re.search(r"^labelled +2 +0$", capsys.readouterr().out, re.MULTILINE)
 
 
 @pytest.mark.slow

@@ -559,16 +559,29 @@ def load_datasets(tokenizer, *flags):
     return gpt2.load_datasets(args, training_args, tokenizer, 64)
 
 
-def test_what_fills_no_block_is_counted(text_file, tmp_path, capsys):
-    flags = ["--train_file", text_file, "--stride", "7", "--block_size", "16"]
+@pytest.mark.parametrize("stride", [1, 7, 16, 17, 40])
+def test_what_no_block_holds_is_counted(stride, text_file, tmp_path, capsys):
+    """At the end, and between blocks that a stride of more than their size sets apart."""
+    flags = ["--train_file", text_file, "--stride", str(stride), "--block_size", "16"]
     tokenizer = byte_tokenizer(SAMPLE)
     datasets = load_datasets(tokenizer, *flags, "--cache_dir", str(tmp_path))
     printed = capsys.readouterr().out.splitlines()
-    for (split, blocks), line in zip(datasets.items(), printed, strict=True):
-        seen = sum(len(block) for block in blocks)
-        if split == "train":  # a block begins 7 tokens after the one before
-            seen -= (len(blocks) - 1) * 9
-        assert line.endswith(f"{len(blocks)} blocks of 16; left out: {len(blocks.tokens) - seen}")
+    for blocks, line in zip(datasets.values(), printed, strict=True):
+        held = {start + number for start in blocks.starts for number in range(16)}
+        left = len(blocks.tokens) - len(held)
+        assert line.endswith(f"{len(blocks):,} blocks of 16; left out: {left}")
+    assert len(datasets["train"]) > 1
+
+
+def test_an_evaluation_says_that_its_text_is_the_built_in_one(text_file, tmp_path, capsys):
+    tokenizer = byte_tokenizer(SAMPLE)
+    flags = ["--do_eval", "--cache_dir", str(tmp_path)]
+    load_datasets(tokenizer, *flags)
+    load_datasets(tokenizer, *flags, "--train_file", text_file)
+    load_datasets(tokenizer, *flags, "--validation_file", text_file)
+    first, *others = capsys.readouterr().out.splitlines()
+    assert re.match(r"\d+ tokens of the built-in text for validation in \d+ blocks of 64; ", first)
+    assert len(others) == 2 and all(re.match(r"[\d,]+ tokens for validation", o) for o in others)
 
 
 @pytest.mark.parametrize("size", [65, 2048])
@@ -1142,10 +1155,13 @@ def test_a_passage_may_end_where_a_document_ends(tmp_path):
         ("--num_return_sequences 2", "num_return_sequences"),
         ("--stride -3", "no block of --block_size 64, --stride -3"),
         ("--block_size 0", "no block of --block_size 0"),
-        ("--block_size 1", "605 tokens for train: no block of --block_size 1"),
-        ("--validation_split_percentage 100", "0 tokens for train"),
-        ("--validation_split_percentage 101", "0 tokens for train"),
-        ("--validation_split_percentage -1 --do_eval", "0 tokens for validation"),
+        ("--block_size 1", "605 tokens of the built-in text for train: no block of --block_size 1"),
+        ("--validation_split_percentage 100", "0 tokens of the built-in text for train"),
+        ("--validation_split_percentage 101", "0 tokens of the built-in text for train"),
+        (
+            "--validation_split_percentage -1 --do_eval",
+            "0 tokens of the built-in text for validation",
+        ),
         (
             "--train_file a.jsonl --text_column body",
             r"a.jsonl .*row 1: no text 'body' in \['text'\]",

@@ -169,8 +169,11 @@ def test_integers_give_what_the_same_floats_give(dtype):
     expected = torch.from_numpy(scores.astype(dtype).astype(np.float64)).softmax(-1)
     np.testing.assert_allclose(weights, expected, atol=1e-6)
     expected = torch_attention(*floats, None)
-    np.testing.assert_allclose(script.attention(*integers)[0], expected, atol=1e-12)
-    np.testing.assert_allclose(script.blockwise_attention(*integers), expected, rtol=1e-4)
+    output, blockwise = script.attention(*integers)[0], script.blockwise_attention(*integers)
+    np.testing.assert_allclose(output, expected, atol=1e-12)
+    np.testing.assert_allclose(blockwise, expected, rtol=1e-4)
+    wide = np.dtype(dtype).itemsize >= 4
+    assert output.dtype == np.float64 and blockwise.dtype == (np.float64 if wide else np.float32)
 
 
 def test_softmax_takes_a_list():
@@ -651,13 +654,13 @@ def test_same_seed_same_output_and_smoke_is_the_default(capsys):
         (["--embedding_dim", "0"], "--embedding_dim 0"),
         (["--embedding_dim", "-4"], "--embedding_dim -4"),
         (["--embedding_dim", "four"], "invalid int value: 'four'"),
-        (["--embedding_dim", "4097"], "--num_heads 1, up to 4096"),
-        (["--embedding_dim", "9" * 30, "--num_heads", "9"], "--num_heads 9, up to 4096"),
+        (["--embedding_dim", "4097"], "4097 is no multiple up to 4096 of --num_heads 1"),
+        (["--embedding_dim", "9" * 30, "--num_heads", "9"], "up to 4096 of --num_heads 9"),
         (["--text", "a " * 30_000], "nobody can read 900,000,000 weights: give shorter sentences"),
         (["--text", "a " * 3600, "b " * 3600], "nobody can read 25,920,000 weights"),
         (["--text", "a " * 3600, "--num_heads", "2"], "nobody can read 25,920,000 weights"),
         (["--num_heads", "0"], "--num_heads 0"),
-        (["--num_heads", "3"], "--embedding_dim 4 is no multiple of --num_heads 3"),
+        (["--num_heads", "3"], "--embedding_dim 4 is no multiple up to 4096 of --num_heads 3"),
         (["--num_heads", "8"], "--num_heads 8"),
         (["--seed", "x"], "invalid int value: 'x'"),
         (["--plot", "picture.xyz"], "--plot picture.xyz"),
@@ -687,7 +690,9 @@ def test_bad_usage_ends_in_one_line(run_as_main, capsys):
     assert run_as_main("self_attention", "--num_heads", "3") == 2
     output = capsys.readouterr()
     assert output.out == "" and output.err.count("\n") == 1
-    assert output.err.startswith("error: --embedding_dim 4 is no multiple of --num_heads 3")
+    assert output.err.startswith(
+        "error: --embedding_dim 4 is no multiple up to 4096 of --num_heads"
+    )
 
 
 # Pictures

@@ -191,6 +191,15 @@ def test_greedy_equals_the_compiled_search_with_one_beam(attention):
             assert row[: len(expected)] == expected and not set(row[len(expected) :]) & {1, 2}
 
 
+def test_keras_does_not_warn_of_masks():
+    """The decoder gets the encoder's mask as an input; the memory must not carry another one along."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model, source = random_model(True), padded(ROWS)
+        lstm.greedy(model, source.numpy())
+        lstm.compile_search(model)(source)
+
+
 TARGET_ROWS = [[2, 5, 6, 12, 3], [2, 7, 3], [2, 3], [2, 4, 11, 3]]
 
 
@@ -520,6 +529,27 @@ def test_text_draws_its_own_alignment(tmp_path, monkeypatch, capsys):
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-3)
 
 
+def test_a_long_text_draws_the_translation_of_its_first_piece_alone(tmp_path, monkeypatch):
+    """Cut inside a word, with letters that the vocabulary lacks; of each piece four tokens are written."""
+    drawn = []
+    monkeypatch.setattr(lstm, "save_figure", lambda figure, _: drawn.append(figure))
+    keras.utils.set_random_seed(0)
+    sizes = {"embedding_dim": 8, "hidden_size": 8, "attention": True, "max_seq_length": 14}
+    translator = lstm.new_translator(lstm.SAMPLE_PAIRS, **sizes, vocab_size=60)
+    translator.search = lambda source: source[:, 4:8]
+    text = " Ein  日 " + " ".join(SOURCES)
+    (source,) = lstm.encode(translator.source_tokenizer, [text])
+    assert source.overflowing and "<unk>" in source.tokens
+    assert not source.overflowing[0].tokens[1].startswith("▁")
+    written = translator.target_tokenizer.decode(source.ids[4:8])
+    assert written and written != lstm.translate(translator, [text])[0]
+    lstm.draw_alignment(translator, text, str(tmp_path))
+    (axes,) = drawn[0].axes
+    (target,) = lstm.encode(translator.target_tokenizer, [written])
+    assert [label.get_text() for label in axes.get_xticklabels()] == source.tokens
+    assert [label.get_text() for label in axes.get_yticklabels()] == target.tokens[1:]
+
+
 def test_a_collapsed_model_gets_a_line_of_warning(tmp_path, capsys):
     words = list(dict.fromkeys(re.findall(r"\w+", " ".join(SOURCES))))[:20]  # a token each
     translator = lstm.new_translator(lstm.SAMPLE_PAIRS, embedding_dim=8, hidden_size=8)
@@ -708,6 +738,33 @@ def test_few_pairs_are_learnt_by_heart_and_that_is_said(tmp_path, capsys):
     train, validation, test, _ = lstm.load_splits(args)
     assert train == rows * 20 and validation == test == rows
     assert "fewer than 50 pairs: learnt by heart, they validate, too" in capsys.readouterr().err
+
+
+def test_pairs_that_are_scored_without_a_test_file_are_named(tmp_path, capsys):
+    """In a training, and for a saved model; without any pairs of the user's they are the script's own."""
+    train = write_pairs(tmp_path / "train.tsv", [(f"quelle {n}", f"source {n}") for n in range(60)])
+    validation = write_pairs(tmp_path / "validation.tsv", lstm.SAMPLE_PAIRS)
+    saved = ["--model_name_or_path", str(tmp_path), "--do_eval"]
+    line = "no --test_file: scored are the validation pairs ({})\n"
+    for flags, pairs in (
+        (["--smoke"], "built-in"),
+        (["--train_file", train], train),
+        (["--train_file", train, "--validation_file", validation], validation),
+        (saved, "built-in"),
+        ([*saved, "--validation_file", validation], validation),
+    ):
+        _, scored, test, _ = lstm.load_splits(lstm.parse_arguments(flags))
+        printed = capsys.readouterr()
+        assert printed.out == line.format(pairs) and test == scored
+        assert ("they validate, too" in printed.err) == (flags == ["--smoke"])
+    lstm.load_splits(lstm.parse_arguments([*saved, "--test_file", validation]))
+    assert capsys.readouterr().out == ""
+
+
+def test_a_translation_alone_says_nothing_of_learning_and_scoring(tmp_path, capsys):
+    flags = ["--model_name_or_path", str(tmp_path), "--text", "Ein Hund."]
+    assert lstm.load_splits(lstm.parse_arguments(flags))[3] == ["Ein Hund."]
+    assert capsys.readouterr() == ("", "")
 
 
 OWN_PAIRS = [

@@ -46,7 +46,7 @@ def prepare(options) -> None:
     )
     keras.utils.set_random_seed(args.seed)
     pairs = script.read_pairs(args.train_file)
-    translator = script.new_translator(pairs, **args.model)
+    translator = script.new_translator(pairs, **args.new_model)
     script.save_translator(translator, options.folder)
     _, data = script.encode_pairs(translator, pairs, "training")
     rng = np.random.default_rng(0)
