@@ -970,7 +970,9 @@ def report(
 PREDICTION_FLAGS = ("model_name_or_path", "text_column", "text_pair_column", "max_seq_length")
 PREDICTION_FLAGS += ("encoding",)
 # What PyTorch says, and what helps.
-SMALLER = "give a smaller --per_device_train_batch_size, ..._eval_batch_size or --max_seq_length"
+SMALLER = (
+    "give a smaller --per_device_train_batch_size, --per_device_eval_batch_size or --max_seq_length"
+)
 REMEDIES = {
     "out of memory": SMALLER,
     "allocate memory": SMALLER,

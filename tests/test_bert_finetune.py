@@ -640,6 +640,7 @@ def test_many_classes(count, tmp_path, capsys, monkeypatch):
         figure = confusion_matrix(labels, predicted, names, tmp_path, patch)
     shown = [tick.get_text() for tick in figure.axes[0].get_xticklabels()]
     assert len(shown) == 30 and {"class 3", "class 7"} <= set(shown)
+    assert figure.get_suptitle() == f"The 30 most frequent classes of {count}"
     assert shown == sorted(shown, key=lambda name: int(name.split()[1]))
     if count == 60:
         rows = "text,label\n" + "".join(f"a{number},{name}\n" for number, name in enumerate(names))
