@@ -699,6 +699,7 @@ def parse_arguments(argv: list[str] | None) -> tuple[ScriptArguments, dict, Fine
         "--text and --input_file exclude each other": args.text and args.input_file,
         "--reference_file needs --output_file": args.reference_file and not args.output_file,
         "--output_file needs --text or --input_file": args.output_file and not texts,
+        "--num_beams is above 0": options.num_beams < 1,
         "--max_new_tokens is above 0": (options.max_new_tokens or 1) < 1,
         "several processes share a file, not a pipe": several and args.input_file == "-",
     }

@@ -378,6 +378,7 @@ ROWS = [
         "--model_name_or_path t5 --input_file good.txt --reference_file none.txt --output_file x.txt",
         r"No such file or directory: 'none\.txt'",
     ),
+    ("t5_translator", "--num_beams 0", r"--num_beams is above 0: see --help"),
     ("t5_translator", "--max_new_tokens -1 --text a", r"--max_new_tokens is above 0"),
     ("t5_translator", "--batch_tokens many", r"--batch_tokens"),
     ("t5_translator", "--colour red", r"--colour"),
